@@ -1,0 +1,31 @@
+// Where a tensor lives.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace lockstep {
+
+/// A place that holds memory and computes: the CPU, or one CUDA GPU.
+struct Device {
+  enum class Type : unsigned char { cpu, cuda };
+
+  Type type = Type::cpu;
+  int index = 0;
+
+  friend bool operator==(const Device&, const Device&) = default;
+};
+
+inline constexpr Device kCpu{};
+
+/// Reads "cpu", "cuda" (device 0) or "cuda:N"; "auto" is the best device of this machine. Throws ValueError on other text
+/// and DeviceError for a device that this build or machine does not have.
+Device parse_device(std::string_view text);
+
+/// "cpu" or "cuda:N".
+std::string to_string(Device device);
+
+/// Number of CUDA devices that this build can use on this machine; 0 when built without CUDA.
+int cuda_device_count();
+
+}  // namespace lockstep

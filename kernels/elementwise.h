@@ -1,0 +1,46 @@
+// Elementwise kernels. T is float or double; `n` counts elements; buffers hold contiguous elements and may be the same
+// (out == a), but must not overlap otherwise. Nothing is allocated.
+#pragma once
+
+#include <cstdint>
+
+namespace lockstep {
+
+enum class UnaryOp { neg, exp, log, sqrt, relu, sigmoid, tanh };
+enum class BinaryOp { add, sub, mul, div };
+
+/// Two operands walked together over one output shape, dimensions already merged where that is possible: equal contiguous
+/// operands are rank 1 with both strides 1, a scalar operand has stride 0. Sizes and strides in elements, outermost first.
+struct BroadcastShape {
+  static constexpr int kMaxRank = 8;
+  int rank = 0;
+  std::int64_t sizes[kMaxRank] = {};
+  std::int64_t a_strides[kMaxRank] = {};
+  std::int64_t b_strides[kMaxRank] = {};
+};
+
+namespace cpu {
+
+/// y[i] = op(x[i]). relu passes NaN on, as PyTorch does.
+template <class T>
+void unary_forward(UnaryOp op, std::int64_t n, const T* x, T* y);
+
+/// grad_x[i] = grad_y[i] · op'(x[i]), from what the op saved: its input for `log`, its output for all others, nothing (null)
+/// for `neg`.
+template <class T>
+void unary_backward(UnaryOp op, std::int64_t n, const T* saved, const T* grad_y, T* grad_x);
+
+/// out = a op b with broadcasting; `out` is contiguous over shape.sizes.
+template <class T>
+void binary(BinaryOp op, const BroadcastShape& shape, const T* a, const T* b, T* out);
+
+/// y[i] = x[i] · scale + shift.
+template <class T>
+void affine(std::int64_t n, const T* x, T scale, T shift, T* y);
+
+/// y[i] += x[i] · scale.
+template <class T>
+void add_scaled(std::int64_t n, const T* x, T scale, T* y);
+
+}  // namespace cpu
+}  // namespace lockstep

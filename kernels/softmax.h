@@ -1,0 +1,20 @@
+// Softmax and log-softmax over the last dimension of [rows, n]. T is float or double. A row's maximum is subtracted first.
+#pragma once
+
+#include <cstdint>
+
+namespace lockstep::cpu {
+
+template <class T>
+void softmax_forward(std::int64_t rows, std::int64_t n, const T* x, T* y);
+/// grad_x = y · (grad_y − Σ grad_y · y).
+template <class T>
+void softmax_backward(std::int64_t rows, std::int64_t n, const T* y, const T* grad_y, T* grad_x);
+
+template <class T>
+void log_softmax_forward(std::int64_t rows, std::int64_t n, const T* x, T* y);
+/// grad_x = grad_y − exp(y) · Σ grad_y.
+template <class T>
+void log_softmax_backward(std::int64_t rows, std::int64_t n, const T* y, const T* grad_y, T* grad_x);
+
+}  // namespace lockstep::cpu

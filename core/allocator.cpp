@@ -1,0 +1,230 @@
+#include <lockstep/core/allocator.h>
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cstdlib>
+#include <limits>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include <lockstep/core/base/check.h>
+
+namespace lockstep {
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kSmallLimit = 1024;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+/// Sizes are rounded up to one of eight steps per power of two, so that at most an eighth of a block is wasted and tensors of
+/// nearly equal size share blocks.
+struct SizeClass {
+  int index;
+  std::size_t bytes;
+};
+
+SizeClass size_class(std::size_t bytes) {
+  const int log2 = static_cast<int>(std::bit_width(bytes - 1));  // bytes <= 2^log2
+  const std::size_t step = std::size_t{1} << (log2 - 4);
+  const std::size_t steps = (bytes + step - 1) / step;  // 9 to 16 sixteenths
+  return {log2 * 8 + static_cast<int>(steps) - 9, steps * step};
+}
+
+class BlockCache {
+ public:
+  void* take(std::size_t bytes) {
+    LOCKSTEP_CHECK(bytes <= std::numeric_limits<std::size_t>::max() / 4, OutOfMemoryError, "allocate",
+                   "expected a size that memory can have, got {} bytes", bytes);
+    const SizeClass c = size_class(bytes);
+    {
+      std::lock_guard lock(mutex_);
+      add_live(c.bytes);
+      auto& free_blocks = free_[static_cast<std::size_t>(c.index)];
+      if (!free_blocks.empty()) {
+        void* block = free_blocks.back();
+        free_blocks.pop_back();
+        stats_.cached -= static_cast<std::int64_t>(c.bytes);
+        return block;
+      }
+      ++stats_.system_allocations;
+    }
+    void* block = from_system(c.bytes);
+    if (!block) {
+      release_cached();
+      block = from_system(c.bytes);
+    }
+    if (!block) {
+      std::unique_lock lock(mutex_);
+      stats_.live -= static_cast<std::int64_t>(c.bytes);
+      lock.unlock();
+      detail::fail<OutOfMemoryError>("allocate", "expected {} bytes to be available; in use: {}", bytes, memory_summary());
+    }
+    return block;
+  }
+
+  void give(void* block, std::size_t bytes) noexcept {
+    const SizeClass c = size_class(bytes);
+    std::lock_guard lock(mutex_);
+    stats_.live -= static_cast<std::int64_t>(c.bytes);
+#if defined(__SANITIZE_ADDRESS__)
+    std::free(block);  // keep use after free visible
+#else
+    try {
+      free_[static_cast<std::size_t>(c.index)].push_back(block);
+      stats_.cached += static_cast<std::int64_t>(c.bytes);
+    } catch (const std::bad_alloc&) {
+      std::free(block);
+    }
+#endif
+  }
+
+  void release_cached() {
+    std::lock_guard lock(mutex_);
+    for (auto& blocks : free_) {
+      for (void* block : blocks) std::free(block);
+      blocks.clear();
+    }
+    stats_.cached = 0;
+  }
+
+  MemoryStats stats() {
+    std::lock_guard lock(mutex_);
+    return stats_;
+  }
+  void reset_peak() {
+    std::lock_guard lock(mutex_);
+    stats_.peak = stats_.live;
+  }
+
+ private:
+  static void* from_system(std::size_t bytes) {
+    const std::size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
+    void* block = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+    if (block && bytes >= kHugePage) madvise(block, bytes, MADV_HUGEPAGE);  // fewer page faults; advice only
+    return block;
+  }
+  void add_live(std::size_t bytes) {
+    stats_.live += static_cast<std::int64_t>(bytes);
+    stats_.peak = std::max(stats_.peak, stats_.live);
+  }
+
+  std::mutex mutex_;
+  std::array<std::vector<void*>, 64 * 8> free_;
+  MemoryStats stats_;
+};
+
+/// Never destroyed: tensors in static variables may be freed after any destructor of ours would have run.
+BlockCache& blocks() {
+  static BlockCache& cache = *new BlockCache;
+  return cache;
+}
+
+// ---- Small blocks: per-thread free lists, one for each multiple of 64 bytes, filled from slabs.
+
+struct FreeBlock {
+  FreeBlock* next;
+};
+constexpr std::size_t kSmallClasses = kSmallLimit / kAlignment;
+constexpr std::size_t kSlabBytes = std::size_t{64} << 10;
+using FreeLists = std::array<FreeBlock*, kSmallClasses>;
+
+/// Blocks of threads that have ended, for those that go on.
+struct Orphans {
+  std::mutex mutex;
+  FreeLists lists{};
+};
+Orphans& orphans() {
+  static Orphans& instance = *new Orphans;
+  return instance;
+}
+std::atomic<std::int64_t> g_slab_bytes{0};
+
+// Trivially destructible, so that it can be used to the very end of a thread.
+constinit thread_local FreeLists t_free{};
+
+struct ThreadEnd {
+  ~ThreadEnd() {
+    std::lock_guard lock(orphans().mutex);
+    for (std::size_t c = 0; c < kSmallClasses; ++c) {
+      while (FreeBlock* block = t_free[c]) {
+        t_free[c] = block->next;
+        block->next = orphans().lists[c];
+        orphans().lists[c] = block;
+      }
+    }
+  }
+};
+
+[[gnu::noinline]] void refill(std::size_t c) {
+  static thread_local ThreadEnd thread_end;
+  (void)thread_end;
+  {
+    std::lock_guard lock(orphans().mutex);
+    if ((t_free[c] = std::exchange(orphans().lists[c], nullptr))) return;
+  }
+  auto* slab = static_cast<std::byte*>(std::aligned_alloc(kAlignment, kSlabBytes));
+  LOCKSTEP_CHECK(slab, OutOfMemoryError, "allocate", "expected {} bytes to be available; in use: {}", kSlabBytes,
+                 memory_summary());
+  g_slab_bytes.fetch_add(kSlabBytes, std::memory_order_relaxed);
+  const std::size_t block_bytes = (c + 1) * kAlignment;
+  for (std::size_t at = 0; at + block_bytes <= kSlabBytes; at += block_bytes) {
+    t_free[c] = new (slab + at) FreeBlock{t_free[c]};
+  }
+}
+
+}  // namespace
+
+void* detail::small_allocate(std::size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  return std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+#else
+  const std::size_t c = (bytes - 1) / kAlignment;
+  if (!t_free[c]) [[unlikely]] refill(c);
+  FreeBlock* block = t_free[c];
+  t_free[c] = block->next;
+  return block;
+#endif
+}
+
+void detail::small_deallocate(void* block, std::size_t bytes) noexcept {
+#if defined(__SANITIZE_ADDRESS__)
+  (void)bytes;
+  std::free(block);
+#else
+  const std::size_t c = (bytes - 1) / kAlignment;
+  t_free[c] = new (block) FreeBlock{t_free[c]};
+#endif
+}
+
+void* allocate(std::size_t bytes) {
+  if (bytes == 0) return nullptr;
+  return bytes <= kSmallLimit ? detail::small_allocate(bytes) : blocks().take(bytes);
+}
+
+void deallocate(void* block, std::size_t bytes) noexcept {
+  if (!block) return;
+  bytes <= kSmallLimit ? detail::small_deallocate(block, bytes) : blocks().give(block, bytes);
+}
+
+MemoryStats memory_stats() {
+  MemoryStats stats = blocks().stats();
+  stats.small = g_slab_bytes.load(std::memory_order_relaxed);
+  return stats;
+}
+
+std::string memory_summary() {
+  const MemoryStats s = memory_stats();
+  const auto mib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
+  return fmt::format("live {:.1f} MiB, peak {:.1f} MiB, cached {:.1f} MiB, small blocks {:.1f} MiB, {} system allocations",
+                     mib(s.live), mib(s.peak), mib(s.cached), mib(s.small), s.system_allocations);
+}
+
+void reset_peak_memory() { blocks().reset_peak(); }
+void empty_cache() { blocks().release_cached(); }
+
+}  // namespace lockstep

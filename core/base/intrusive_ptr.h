@@ -1,0 +1,61 @@
+// A shared pointer to objects that carry their own reference count.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <utility>
+
+namespace lockstep {
+
+/// Base of objects owned by IntrusivePtr. `Derived` is deleted when its last pointer goes.
+template <class Derived>
+class RefCounted {
+ public:
+  RefCounted() = default;
+  RefCounted(const RefCounted&) = delete;
+  RefCounted& operator=(const RefCounted&) = delete;
+
+  void retain() const noexcept { count_.fetch_add(1, std::memory_order_relaxed); }
+  void release() const noexcept {
+    // The sole owner needs no atomic subtraction: nobody else can be copying a pointer that only it holds.
+    if (count_.load(std::memory_order_acquire) == 1 || count_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      delete static_cast<const Derived*>(this);
+    }
+  }
+  /// Number of pointers; exact only where no other thread can be copying or dropping one.
+  std::uint32_t use_count() const noexcept { return count_.load(std::memory_order_acquire); }
+
+ protected:
+  ~RefCounted() = default;
+
+ private:
+  mutable std::atomic<std::uint32_t> count_{0};
+};
+
+template <class T>
+class IntrusivePtr {
+ public:
+  IntrusivePtr() = default;
+  explicit IntrusivePtr(T* object) noexcept : object_(object) {
+    if (object_) object_->retain();
+  }
+  IntrusivePtr(const IntrusivePtr& other) noexcept : IntrusivePtr(other.object_) {}
+  IntrusivePtr(IntrusivePtr&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
+  IntrusivePtr& operator=(IntrusivePtr other) noexcept {
+    std::swap(object_, other.object_);
+    return *this;
+  }
+  ~IntrusivePtr() {
+    if (object_) object_->release();
+  }
+
+  T* get() const noexcept { return object_; }
+  T* operator->() const noexcept { return object_; }
+  T& operator*() const noexcept { return *object_; }
+  explicit operator bool() const noexcept { return object_ != nullptr; }
+
+ private:
+  T* object_ = nullptr;
+};
+
+}  // namespace lockstep

@@ -1,0 +1,39 @@
+// From a run-time dtype to a compile-time element type.
+#pragma once
+
+#include <string>
+
+#include <lockstep/core/base/dtype.h>
+#include <lockstep/core/base/error.h>
+#include <lockstep/core/tensor.h>
+
+namespace lockstep {
+
+/// Calls `body.operator()<T>()` with T = float or double; throws DTypeError naming `op` for any other dtype. Use:
+/// `dispatch_floating("relu", x.dtype(), [&]<class T>() { cpu::relu(x.data<T>(), …); });`
+template <class Body>
+auto dispatch_floating(const char* op, DType dtype, Body&& body) {
+  if (dtype == DType::float32) return body.template operator()<float>();
+  if (dtype == DType::float64) return body.template operator()<double>();
+  throw DTypeError(op, "expected float32 or float64, got " + std::string(name(dtype)));
+}
+
+/// Throws ValueError if `x` is undefined.
+inline void require_defined(const char* op, const Tensor& x, const char* what) {
+  if (!x.defined()) [[unlikely]] throw ValueError(op, std::string("expected ") + what + ", got an undefined tensor");
+}
+
+/// Throws DTypeError or DeviceError unless both are defined and agree.
+inline void require_same(const char* op, const Tensor& a, const Tensor& b) {
+  require_defined(op, a, "a tensor");
+  require_defined(op, b, "a tensor");
+  if (a.dtype() != b.dtype()) [[unlikely]] {
+    throw DTypeError(op, "expected tensors of one dtype, got " + std::string(name(a.dtype())) + " and " +
+                             std::string(name(b.dtype())));
+  }
+  if (a.device() != b.device()) [[unlikely]] {
+    throw DeviceError(op, "expected tensors on one device, got " + to_string(a.device()) + " and " + to_string(b.device()));
+  }
+}
+
+}  // namespace lockstep

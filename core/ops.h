@@ -1,0 +1,155 @@
+// Every operation on tensors. All are differentiable in their floating-point inputs unless they say otherwise; gradients
+// are first-order. They take float32 and float64 (the float64 versions are plain loops: the oracle the tests compare with)
+// and throw DTypeError for other dtypes, DeviceError for mixed devices, ShapeError and ValueError for the rest, always before
+// computing anything. Results are new tensors unless called a view. Image tensors are [N, C, H, W]; convolutions, pools and batch
+// norms work and answer in channels_last and convert other inputs; elementwise ops keep the layout they get.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <lockstep/core/tensor.h>
+
+namespace lockstep {
+
+// ---- Arithmetic, with NumPy's broadcasting; both tensors of one dtype. Division by zero follows IEEE.
+
+Tensor add(const Tensor& a, const Tensor& b);
+Tensor sub(const Tensor& a, const Tensor& b);
+Tensor mul(const Tensor& a, const Tensor& b);
+Tensor div(const Tensor& a, const Tensor& b);
+/// x · scale + shift.
+Tensor affine(const Tensor& x, double scale, double shift);
+
+inline Tensor operator+(const Tensor& a, const Tensor& b) { return add(a, b); }
+inline Tensor operator-(const Tensor& a, const Tensor& b) { return sub(a, b); }
+inline Tensor operator*(const Tensor& a, const Tensor& b) { return mul(a, b); }
+inline Tensor operator/(const Tensor& a, const Tensor& b) { return div(a, b); }
+inline Tensor operator+(const Tensor& x, double value) { return affine(x, 1.0, value); }
+inline Tensor operator-(const Tensor& x, double value) { return affine(x, 1.0, -value); }
+inline Tensor operator*(const Tensor& x, double value) { return affine(x, value, 0.0); }
+inline Tensor operator/(const Tensor& x, double value) { return affine(x, 1.0 / value, 0.0); }
+inline Tensor operator*(double value, const Tensor& x) { return affine(x, value, 0.0); }
+
+// ---- Elementwise functions of one tensor.
+
+Tensor neg(const Tensor& x);
+Tensor exp(const Tensor& x);
+Tensor log(const Tensor& x);
+Tensor sqrt(const Tensor& x);
+/// max(x, 0); NaN stays NaN; the gradient at 0 is 0.
+Tensor relu(const Tensor& x);
+Tensor sigmoid(const Tensor& x);
+Tensor tanh(const Tensor& x);
+inline Tensor operator-(const Tensor& x) { return neg(x); }
+
+// ---- Shape.
+
+/// The same elements in row-major order under another shape of equal numel; one size may be −1 and is worked out. A view where
+/// memory order allows.
+Tensor reshape(const Tensor& x, const Shape& shape);
+Tensor reshape(const Tensor& x, std::initializer_list<std::int64_t> sizes);
+/// Merges dimensions first..last (inclusive, negative from the end) into one.
+Tensor flatten(const Tensor& x, int first = 0, int last = -1);
+/// Exchanges two dimensions; row-major result.
+Tensor transpose(const Tensor& x, int dim0, int dim1);
+/// Elements [start, start + length) of one dimension. A view along dimension 0.
+Tensor narrow(const Tensor& x, int dim, std::int64_t start, std::int64_t length);
+/// Joins tensors that agree in all dimensions but `dim`. Throws ValueError for an empty list.
+Tensor cat(std::span<const Tensor> tensors, int dim);
+/// x repeated along dimensions of size 1 to `shape`.
+Tensor broadcast_to(const Tensor& x, const Shape& shape);
+/// The sum of x over the dimensions along which `shape` broadcasts to x's: the transpose of broadcast_to.
+Tensor sum_to(const Tensor& x, const Shape& shape);
+
+// ---- Reductions. Without `dims`, over all elements to a scalar.
+
+Tensor sum(const Tensor& x);
+Tensor sum(const Tensor& x, std::span<const int> dims, bool keepdim = false);
+Tensor sum(const Tensor& x, std::initializer_list<int> dims, bool keepdim = false);
+Tensor mean(const Tensor& x);
+Tensor mean(const Tensor& x, std::span<const int> dims, bool keepdim = false);
+Tensor mean(const Tensor& x, std::initializer_list<int> dims, bool keepdim = false);
+/// The maximum along `dim` and its first index (int64, no gradient); the gradient goes to that one element (torch.max(x, dim)).
+/// NaN wins. Throws ShapeError if the dimension is empty.
+std::pair<Tensor, Tensor> max(const Tensor& x, int dim, bool keepdim = false);
+/// Index of the maximum along `dim`, int64; no gradient.
+Tensor argmax(const Tensor& x, int dim, bool keepdim = false);
+/// The k largest of the last dimension in descending order, and their indices (int64); no gradient.
+std::pair<Tensor, Tensor> topk(const Tensor& x, std::int64_t k);
+/// How many rows of `logits` [N, classes] have their `target` [N] (int64) among the k largest; no gradient.
+std::int64_t count_correct(const Tensor& logits, const Tensor& target, std::int64_t k = 1);
+
+// ---- Linear algebra.
+
+/// [m, k] × [k, n] → [m, n], or [b, m, k] × [b, k, n] → [b, m, n].
+Tensor matmul(const Tensor& a, const Tensor& b);
+/// x · weightᵀ + bias with x [..., in], weight [out, in], bias [out] or undefined.
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
+
+// ---- Convolution and pooling. x [N, C, H, W].
+
+using Pair = std::array<std::int64_t, 2>;  ///< height, width
+
+struct Conv2dOptions {
+  Pair stride = {1, 1};
+  Pair padding = {0, 0};
+  Pair dilation = {1, 1};
+  std::int64_t groups = 1;
+};
+/// torch.nn.functional.conv2d: weight [K, C / groups, R, S], bias [K] or undefined → [N, K, P, Q].
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, const Conv2dOptions& options = {});
+
+struct Pool2dOptions {
+  Pair kernel_size = {2, 2};
+  Pair stride = {0, 0};  ///< 0 means equal to kernel_size
+  Pair padding = {0, 0};
+  Pair dilation = {1, 1};         ///< max_pool2d only
+  bool ceil_mode = false;         ///< let windows hang over the far edge
+  bool count_include_pad = true;  ///< avg_pool2d only: padding counts in the divisor
+};
+/// torch.nn.functional.max_pool2d. Padding counts as −inf, NaN wins, the first of equal elements gets the gradient.
+Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options);
+/// torch.nn.functional.avg_pool2d.
+Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options);
+/// torch.nn.functional.adaptive_avg_pool2d to [N, C, output[0], output[1]].
+Tensor adaptive_avg_pool2d(const Tensor& x, Pair output);
+
+// ---- Normalisation and regularisation.
+
+struct BatchNormOptions {
+  bool training = true;   ///< normalise with the batch's statistics and update the running ones; else use the running ones
+  double momentum = 0.1;  ///< running = (1 − momentum) · running + momentum · batch (with the unbiased variance)
+  double eps = 1e-5;
+};
+/// torch.nn.functional.batch_norm over x [N, C] or [N, C, H, W]; weight, bias [C]. running_mean and running_var [C] are updated in
+/// place in training (undefined: no running statistics kept). Training needs more than one value per channel (ValueError).
+Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
+                  const Tensor& running_var, const BatchNormOptions& options);
+/// relu(batch_norm(x) + residual) in one pass each way; `residual` of x's shape, or undefined for none.
+Tensor batch_norm_relu(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
+                       const Tensor& running_var, const BatchNormOptions& options, const Tensor& residual = {});
+/// In training sets each element to 0 with probability p and scales the others by 1 / (1 − p); else returns x. Draws from
+/// default_generator().
+Tensor dropout(const Tensor& x, double p, bool training = true);
+
+// ---- Softmax and losses.
+
+Tensor softmax(const Tensor& x, int dim);
+Tensor log_softmax(const Tensor& x, int dim);
+
+enum class Reduction { none, mean, sum };
+struct CrossEntropyOptions {
+  Reduction reduction = Reduction::mean;
+  std::int64_t ignore_index = -100;  ///< rows with this target count neither in the loss nor in the mean
+  double label_smoothing = 0.0;
+};
+/// torch.nn.functional.cross_entropy of logits [N, classes] against `target`: int64 class indices [N], or probabilities
+/// [N, classes] of logits' dtype (no gradient for them). Reduced to a scalar, or [N] with Reduction::none. Throws ValueError for
+/// a target outside [0, classes) that is not ignore_index.
+Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& options = {});
+
+}  // namespace lockstep

@@ -1,0 +1,103 @@
+// 2-D convolution.
+#include <lockstep/kernels/conv2d.h>
+
+#include <lockstep/core/base/check.h>
+#include <lockstep/core/dispatch.h>
+#include <lockstep/core/ops.h>
+#include <lockstep/core/tensor_impl.h>
+
+namespace lockstep {
+namespace {
+
+/// Scratch memory from the caching allocator for one kernel call.
+class Workspace {
+ public:
+  explicit Workspace(std::size_t bytes) : bytes_(bytes), memory_(allocate(bytes)) {}
+  ~Workspace() { deallocate(memory_, bytes_); }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+  void* get() const { return memory_; }
+
+ private:
+  std::size_t bytes_;
+  void* memory_;
+};
+
+Conv2dShape check_shapes(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& o) {
+  const char* op = "conv2d";
+  require_same(op, x, weight);
+  LOCKSTEP_CHECK(x.rank() == 4 && weight.rank() == 4, ShapeError, op,
+                 "expected x [N, C, H, W] and weight [K, C / groups, R, S], got {} and {}", to_string(x.shape()),
+                 to_string(weight.shape()));
+  for (int i = 0; i < 2; ++i) {
+    const auto d = static_cast<std::size_t>(i);
+    LOCKSTEP_CHECK(o.stride[d] >= 1 && o.padding[d] >= 0 && o.dilation[d] >= 1, ValueError, op,
+                   "expected stride >= 1, padding >= 0 and dilation >= 1, got {}, {} and {}", o.stride[d], o.padding[d],
+                   o.dilation[d]);
+  }
+  LOCKSTEP_CHECK(o.groups >= 1 && x.size(1) % o.groups == 0 && weight.size(0) % o.groups == 0, ValueError, op,
+                 "expected groups that divide {} input and {} output channels, got {}", x.size(1), weight.size(0),
+                 o.groups);
+  LOCKSTEP_CHECK(weight.size(1) * o.groups == x.size(1), ShapeError, op,
+                 "expected {} input channels (weight {} with {} groups), got {} (x {})", weight.size(1) * o.groups,
+                 to_string(weight.shape()), o.groups, x.size(1), to_string(x.shape()));
+  if (bias.defined()) {
+    require_same(op, x, bias);
+    LOCKSTEP_CHECK(bias.shape() == Shape{weight.size(0)}, ShapeError, op, "expected a bias of shape [{}], got {}",
+                   weight.size(0), to_string(bias.shape()));
+  }
+  Conv2dShape s{.n = x.size(0), .c = x.size(1), .h = x.size(2), .w = x.size(3),
+                .k = weight.size(0), .r = weight.size(2), .s = weight.size(3), .p = 0, .q = 0,
+                .stride_h = o.stride[0], .stride_w = o.stride[1], .pad_h = o.padding[0], .pad_w = o.padding[1],
+                .dilation_h = o.dilation[0], .dilation_w = o.dilation[1], .groups = o.groups};
+  const std::int64_t room_h = s.h + 2 * s.pad_h - s.dilation_h * (s.r - 1) - 1;
+  const std::int64_t room_w = s.w + 2 * s.pad_w - s.dilation_w * (s.s - 1) - 1;
+  LOCKSTEP_CHECK(s.r >= 1 && s.s >= 1 && room_h >= 0 && room_w >= 0, ShapeError, op,
+                 "expected a kernel of at least 1 x 1 that fits the padded input, got weight {} on x {}",
+                 to_string(weight.shape()), to_string(x.shape()));
+  s.p = room_h / s.stride_h + 1;
+  s.q = room_w / s.stride_w + 1;
+  return s;
+}
+
+}  // namespace
+
+Tensor conv2d(const Tensor& x_any, const Tensor& weight_any, const Tensor& bias, const Conv2dOptions& options) {
+  const Conv2dShape shape = check_shapes(x_any, weight_any, bias, options);
+  const Tensor x = x_any.to(Layout::channels_last);
+  const Tensor weight = weight_any.to(Layout::channels_last);
+  const TensorOptions last{x.dtype(), x.device(), Layout::channels_last};
+  Tensor y = Tensor::empty({shape.n, shape.k, shape.p, shape.q}, last);
+  dispatch_floating("conv2d", x.dtype(), [&]<class T>() {
+    const Workspace workspace(cpu::conv2d_forward_workspace<T>(shape));
+    cpu::conv2d_forward<T>(shape, x.data<T>(), weight.data<T>(), bias.defined() ? bias.data<T>() : nullptr,
+                           y.data<T>(), workspace.get());
+  });
+  if (must_record(x, weight, bias)) {
+    record("conv2d", y, {&x, &weight, &bias},
+           [shape, x = SavedTensor(x), w = SavedTensor(weight), last](GradContext& ctx) {
+             const Tensor grad = ctx.grad.to(Layout::channels_last);
+             dispatch_floating("conv2d", grad.dtype(), [&]<class T>() {
+               if (ctx.needs(1) || ctx.needs(2)) {
+                 Tensor grad_w = Tensor::empty({shape.k, shape.c / shape.groups, shape.r, shape.s}, last);
+                 Tensor grad_b = ctx.needs(2) ? Tensor::empty({shape.k}, {grad.dtype(), grad.device()}) : Tensor();
+                 const Workspace workspace(cpu::conv2d_backward_weight_workspace<T>(shape));
+                 cpu::conv2d_backward_weight<T>(shape, x.get("conv2d").data<T>(), grad.data<T>(), grad_w.data<T>(),
+                                                grad_b.defined() ? grad_b.data<T>() : nullptr, workspace.get());
+                 ctx.set(1, std::move(grad_w));
+                 if (grad_b.defined()) ctx.set(2, std::move(grad_b));
+               }
+               if (ctx.needs(0)) {
+                 Tensor grad_x = Tensor::empty({shape.n, shape.c, shape.h, shape.w}, last);
+                 const Workspace workspace(cpu::conv2d_backward_data_workspace<T>(shape));
+                 cpu::conv2d_backward_data<T>(shape, grad.data<T>(), w.get("conv2d").data<T>(), grad_x.data<T>(),
+                                              workspace.get());
+                 ctx.set(0, std::move(grad_x));
+               }
+             });
+           });
+  }
+  return y;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,97 @@
+// Matrix products.
+#include <lockstep/core/base/check.h>
+#include <lockstep/core/dispatch.h>
+#include <lockstep/core/ops.h>
+#include <lockstep/core/tensor_impl.h>
+#include <lockstep/kernels/gemm.h>
+#include <lockstep/kernels/reduce.h>
+
+namespace lockstep {
+namespace {
+
+/// op(a) · op(b) for [m, k] × [k, n] matrices or batches of them, nothing recorded.
+Tensor multiply(const char* op, bool transpose_a, const Tensor& a, bool transpose_b, const Tensor& b) {
+  const std::int64_t m = a.size(transpose_a ? -1 : -2), k = a.size(transpose_a ? -2 : -1);
+  const std::int64_t n = b.size(transpose_b ? -2 : -1);
+  const std::int64_t batch = a.rank() == 3 ? a.size(0) : 1;
+  Tensor c = Tensor::empty(a.rank() == 3 ? Shape{batch, m, n} : Shape{m, n}, {a.dtype(), a.device()});
+  dispatch_floating(op, a.dtype(), [&]<class T>() {
+    for (std::int64_t i = 0; i < batch; ++i) {
+      cpu::gemm<T>(transpose_a, transpose_b, m, n, k, a.data<T>() + i * m * k, a.size(-1), b.data<T>() + i * k * n,
+                   b.size(-1), T(0), c.data<T>() + i * m * n, n);
+    }
+  });
+  return c;
+}
+
+}  // namespace
+
+Tensor matmul(const Tensor& a, const Tensor& b) {
+  require_same("matmul", a, b);
+  LOCKSTEP_CHECK((a.rank() == 2 || a.rank() == 3) && a.rank() == b.rank() && a.size(-1) == b.size(-2) &&
+                     (a.rank() == 2 || a.size(0) == b.size(0)),
+                 ShapeError, "matmul", "expected [m, k] x [k, n] or [b, m, k] x [b, k, n], got {} x {}",
+                 to_string(a.shape()), to_string(b.shape()));
+  Tensor c = multiply("matmul", false, a, false, b);
+  if (must_record(a, b)) {
+    record("matmul", c, {&a, &b}, [a = SavedTensor(a), b = SavedTensor(b)](GradContext& ctx) {
+      if (ctx.needs(0)) ctx.set(0, multiply("matmul", false, ctx.grad, true, b.get("matmul")));
+      if (ctx.needs(1)) ctx.set(1, multiply("matmul", true, a.get("matmul"), false, ctx.grad));
+    });
+  }
+  return c;
+}
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  require_same("linear", x, weight);
+  LOCKSTEP_CHECK(x.rank() >= 1 && weight.rank() == 2 && x.size(-1) == weight.size(1), ShapeError, "linear",
+                 "expected x [..., in] and weight [out, in], got {} and {}", to_string(x.shape()),
+                 to_string(weight.shape()));
+  const std::int64_t in = weight.size(1), out = weight.size(0);
+  if (bias.defined()) {
+    require_same("linear", x, bias);
+    LOCKSTEP_CHECK(bias.shape() == Shape{out}, ShapeError, "linear", "expected a bias of shape [{}], got {}", out,
+                   to_string(bias.shape()));
+  }
+  const Tensor plain = x.to(Layout::row_major);
+  std::int64_t rows = 1;
+  for (int i = 0; i + 1 < x.rank(); ++i) rows *= x.size(i);
+  Tensor y = Tensor::empty(x.shape().with(-1, out), {x.dtype(), x.device()});
+  dispatch_floating("linear", x.dtype(), [&]<class T>() {
+    if (bias.defined()) {
+      for (std::int64_t row = 0; row < rows; ++row) std::copy_n(bias.data<T>(), out, y.data<T>() + row * out);
+    }
+    cpu::gemm<T>(false, true, rows, out, in, plain.data<T>(), in, weight.data<T>(), in, bias.defined() ? T(1) : T(0),
+                 y.data<T>(), out);
+  });
+  if (must_record(plain, weight, bias)) {
+    record("linear", y, {&plain, &weight, &bias},
+           [x = SavedTensor(plain), w = SavedTensor(weight), rows, in, out](GradContext& ctx) {
+             const Tensor grad = ctx.grad.to(Layout::row_major);
+             const Tensor& saved_x = x.get("linear");
+             const Tensor& saved_w = w.get("linear");
+             dispatch_floating("linear", grad.dtype(), [&]<class T>() {
+               if (ctx.needs(0)) {
+                 Tensor grad_x = Tensor::empty(saved_x.shape(), saved_x.options());
+                 cpu::gemm<T>(false, false, rows, in, out, grad.data<T>(), out, saved_w.data<T>(), in, T(0),
+                              grad_x.data<T>(), in);
+                 ctx.set(0, std::move(grad_x));
+               }
+               if (ctx.needs(1)) {
+                 Tensor grad_w = Tensor::empty(saved_w.shape(), saved_w.options());
+                 cpu::gemm<T>(true, false, out, in, rows, grad.data<T>(), out, saved_x.data<T>(), in, T(0),
+                              grad_w.data<T>(), in);
+                 ctx.set(1, std::move(grad_w));
+               }
+               if (ctx.needs(2)) {
+                 Tensor grad_b = Tensor::empty({out}, {grad.dtype(), grad.device()});
+                 cpu::reduce_sum<T>(1, rows, out, grad.data<T>(), T(1), grad_b.data<T>());
+                 ctx.set(2, std::move(grad_b));
+               }
+             });
+           });
+  }
+  return y;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,320 @@
+#include <lockstep/core/tensor.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include <lockstep/core/base/check.h>
+#include <lockstep/core/dispatch.h>
+#include <lockstep/core/ops.h>
+#include <lockstep/core/ops/layout.h>
+#include <lockstep/core/tensor_impl.h>
+#include <lockstep/kernels/copy.h>
+#include <lockstep/kernels/elementwise.h>
+#include <lockstep/kernels/random.h>
+
+namespace lockstep {
+
+using detail::TensorImpl;
+
+namespace {
+
+thread_local Generator t_generator;
+thread_local bool t_grad_enabled = true;
+
+const TensorImpl& checked(const IntrusivePtr<TensorImpl>& impl) {
+  LOCKSTEP_CHECK(impl, ValueError, "Tensor", "expected a defined tensor, got an undefined one");
+  return *impl;
+}
+
+void check_in_place(const char* op, const Tensor& x) {
+  LOCKSTEP_CHECK(!(grad_enabled() && x.requires_grad()), AutogradError, op,
+                 "expected no in-place change of a tensor that requires a gradient while recording; use NoGradGuard");
+}
+
+void check_options(const char* op, const Shape& shape, const TensorOptions& options) {
+  LOCKSTEP_CHECK(options.device == kCpu, DeviceError, op, "expected a device that this build has, got {}",
+                 to_string(options.device));
+  LOCKSTEP_CHECK(options.layout == Layout::row_major || shape.rank() == 4, ShapeError, op,
+                 "expected 4 dimensions for channels_last, got {}", to_string(shape));
+}
+
+}  // namespace
+
+// ---- Making tensors.
+
+Tensor Tensor::empty(const Shape& shape, TensorOptions options) {
+  check_options("empty", shape, options);
+  const std::size_t bytes = static_cast<std::size_t>(shape.numel()) * size_of(options.dtype);
+  return Tensor(
+      new TensorImpl(IntrusivePtr<Storage>(new Storage(bytes)), 0, shape, options.dtype, options.layout));
+}
+
+Tensor Tensor::full(const Shape& shape, double value, TensorOptions options) {
+  Tensor out = empty(shape, options);
+  cpu::fill(out.numel(), out.dtype(), value, out.data_ptr());
+  return out;
+}
+Tensor Tensor::zeros(const Shape& shape, TensorOptions options) { return full(shape, 0.0, options); }
+Tensor Tensor::ones(const Shape& shape, TensorOptions options) { return full(shape, 1.0, options); }
+
+Tensor Tensor::arange(std::int64_t n) {
+  Tensor out = empty({n}, {.dtype = DType::int64});
+  std::iota(out.data<std::int64_t>(), out.data<std::int64_t>() + n, std::int64_t{0});
+  return out;
+}
+
+Tensor Tensor::randn(const Shape& shape, TensorOptions options) {
+  Tensor out = empty(shape, options);
+  Generator& g = default_generator();
+  dispatch_floating("randn", options.dtype, [&]<class T>() {
+    cpu::fill_normal<T>(out.numel(), T(0), T(1), g.seed, g.draws++, out.data<T>());
+  });
+  return out;
+}
+
+Tensor Tensor::rand(const Shape& shape, TensorOptions options) {
+  Tensor out = empty(shape, options);
+  Generator& g = default_generator();
+  dispatch_floating("rand", options.dtype, [&]<class T>() {
+    cpu::fill_uniform<T>(out.numel(), T(0), T(1), g.seed, g.draws++, out.data<T>());
+  });
+  return out;
+}
+
+template <class T>
+Tensor Tensor::from(const std::vector<T>& values, const Shape& shape) {
+  LOCKSTEP_CHECK(static_cast<std::int64_t>(values.size()) == shape.numel(), ShapeError, "from",
+                 "expected {} values for shape {}, got {}", shape.numel(), to_string(shape), values.size());
+  Tensor out = empty(shape, {.dtype = dtype_of<T>});
+  std::copy(values.begin(), values.end(), out.data<T>());
+  return out;
+}
+template Tensor Tensor::from(const std::vector<float>&, const Shape&);
+template Tensor Tensor::from(const std::vector<double>&, const Shape&);
+template Tensor Tensor::from(const std::vector<std::int64_t>&, const Shape&);
+template Tensor Tensor::from(const std::vector<std::uint8_t>&, const Shape&);
+
+Tensor Tensor::from_blob(void* data, const Shape& shape, TensorOptions options, std::shared_ptr<void> owner) {
+  check_options("from_blob", shape, options);
+  LOCKSTEP_CHECK(data || shape.numel() == 0, ValueError, "from_blob", "expected memory for shape {}, got a null pointer",
+                 to_string(shape));
+  const std::size_t bytes = static_cast<std::size_t>(shape.numel()) * size_of(options.dtype);
+  return Tensor(new TensorImpl(IntrusivePtr<Storage>(new Storage(data, bytes, std::move(owner))), 0, shape,
+                               options.dtype, options.layout));
+}
+
+// ---- What it is.
+
+const Shape& Tensor::shape() const { return checked(impl_).shape; }
+DType Tensor::dtype() const { return checked(impl_).dtype; }
+Device Tensor::device() const { return checked(impl_).device; }
+Layout Tensor::layout() const { return checked(impl_).layout; }
+void* Tensor::data_ptr() const {
+  const TensorImpl& impl = checked(impl_);
+  return static_cast<std::byte*>(impl.storage->data()) + impl.offset;
+}
+
+void Tensor::check_dtype(DType wanted) const {
+  LOCKSTEP_CHECK(dtype() == wanted, DTypeError, "Tensor::data", "expected element type {}, got a {} tensor", name(wanted),
+                 name(dtype()));
+}
+
+double Tensor::item() const {
+  LOCKSTEP_CHECK(numel() == 1, ShapeError, "item", "expected one element, got shape {}", to_string(shape()));
+  double value = 0.0;
+  cpu::cast(1, dtype(), data_ptr(), DType::float64, &value);
+  return value;
+}
+
+template <class T>
+std::vector<T> Tensor::to_vector() const {
+  const Tensor plain = detach().to(Layout::row_major);
+  std::vector<T> values(static_cast<std::size_t>(numel()));
+  cpu::cast(numel(), dtype(), plain.data_ptr(), dtype_of<T>, values.data());
+  return values;
+}
+template std::vector<float> Tensor::to_vector() const;
+template std::vector<double> Tensor::to_vector() const;
+template std::vector<std::int64_t> Tensor::to_vector() const;
+template std::vector<std::uint8_t> Tensor::to_vector() const;
+
+// ---- Copies and conversions.
+
+Tensor Tensor::clone() const {
+  Tensor out = empty(shape(), options());
+  std::copy_n(static_cast<const std::byte*>(data_ptr()), nbytes(), static_cast<std::byte*>(out.data_ptr()));
+  if (must_record(*this)) {
+    record("clone", out, {this}, [](GradContext& ctx) { ctx.set(0, std::move(ctx.grad)); });
+  }
+  return out;
+}
+
+Tensor Tensor::to(DType wanted) const {
+  if (dtype() == wanted) return *this;
+  Tensor out = empty(shape(), {wanted, device(), layout()});
+  cpu::cast(numel(), dtype(), data_ptr(), wanted, out.data_ptr());
+  if (is_floating(wanted) && must_record(*this)) {
+    record("cast", out, {this}, [source = dtype()](GradContext& ctx) { ctx.set(0, ctx.grad.to(source)); });
+  }
+  return out;
+}
+
+Tensor Tensor::to(Device wanted) const {
+  LOCKSTEP_CHECK(wanted == device(), DeviceError, "to", "expected a device that this build has, got {}",
+                 to_string(wanted));
+  return *this;
+}
+
+Tensor Tensor::to(Layout wanted) const {
+  if (layout() == wanted) return *this;
+  check_options("to", shape(), {dtype(), device(), wanted});
+  const Shape& s = shape();
+  const std::int64_t channels = s[1], pixels = s[2] * s[3];
+  Tensor out;
+  if (channels == 1 || pixels == 1) {  // both orders are the same
+    out = detail::alias(*this, s, wanted);
+  } else {
+    out = empty(s, {dtype(), device(), wanted});
+    const bool to_last = wanted == Layout::channels_last;
+    cpu::transpose(s[0], to_last ? channels : pixels, to_last ? pixels : channels, size_of(dtype()), data_ptr(),
+                   out.data_ptr());
+  }
+  if (must_record(*this)) {
+    record("layout", out, {this}, [](GradContext& ctx) { ctx.set(0, std::move(ctx.grad)); });
+  }
+  return out;
+}
+
+Tensor Tensor::detach() const {
+  checked(impl_);
+  return detail::alias(*this, shape(), layout());
+}
+
+// ---- In place.
+
+Tensor& Tensor::fill_(double value) {
+  check_in_place("fill_", *this);
+  cpu::fill(numel(), dtype(), value, data_ptr());
+  detail::bump_version(*this);
+  return *this;
+}
+
+Tensor& Tensor::copy_(const Tensor& source) {
+  check_in_place("copy_", *this);
+  require_defined("copy_", source, "a source");
+  LOCKSTEP_CHECK(source.shape() == shape(), ShapeError, "copy_", "expected a source of shape {}, got {}",
+                 to_string(shape()), to_string(source.shape()));
+  const Tensor converted = source.detach().to(layout());
+  if (converted.data_ptr() != data_ptr()) {
+    cpu::cast(numel(), converted.dtype(), converted.data_ptr(), dtype(), data_ptr());
+  }
+  detail::bump_version(*this);
+  return *this;
+}
+
+Tensor& Tensor::add_(const Tensor& other, double scale) {
+  check_in_place("add_", *this);
+  require_same("add_", *this, other);
+  LOCKSTEP_CHECK(other.shape() == shape(), ShapeError, "add_", "expected shape {}, got {}", to_string(shape()),
+                 to_string(other.shape()));
+  const Tensor converted = other.detach().to(layout());
+  dispatch_floating("add_", dtype(), [&]<class T>() {
+    cpu::add_scaled<T>(numel(), converted.data<T>(), static_cast<T>(scale), data<T>());
+  });
+  detail::bump_version(*this);
+  return *this;
+}
+
+Tensor& Tensor::mul_(double scale) {
+  check_in_place("mul_", *this);
+  dispatch_floating("mul_", dtype(), [&]<class T>() {
+    cpu::affine<T>(numel(), data<T>(), static_cast<T>(scale), T(0), data<T>());
+  });
+  detail::bump_version(*this);
+  return *this;
+}
+
+// ---- Gradients.
+
+bool Tensor::requires_grad() const { return static_cast<bool>(checked(impl_).node); }
+bool Tensor::is_leaf() const {
+  const TensorImpl& impl = checked(impl_);
+  return !impl.node || impl.node->is_leaf();
+}
+
+Tensor& Tensor::set_requires_grad(bool wanted) {
+  LOCKSTEP_CHECK(is_leaf(), AutogradError, "set_requires_grad", "expected a leaf, got the result of {}; detach() it first",
+                 impl_->node->op());
+  LOCKSTEP_CHECK(is_floating(dtype()) || !wanted, DTypeError, "set_requires_grad", "expected a floating dtype, got {}",
+                 name(dtype()));
+  if (!wanted) {
+    impl_->node = {};
+  } else if (!impl_->node) {
+    impl_->node = IntrusivePtr<detail::Node>(new detail::LeafNode(shape(), dtype(), layout()));
+  }
+  return *this;
+}
+
+Tensor Tensor::grad() const {
+  const TensorImpl& impl = checked(impl_);
+  return impl.node && impl.node->is_leaf() ? impl.node->grad : Tensor();
+}
+
+void Tensor::set_grad(const Tensor& grad) const {
+  LOCKSTEP_CHECK(requires_grad() && is_leaf(), AutogradError, "set_grad", "expected a leaf that requires a gradient");
+  if (grad.defined()) {
+    require_same("set_grad", *this, grad);
+    LOCKSTEP_CHECK(grad.shape() == shape(), ShapeError, "set_grad", "expected a gradient of shape {}, got {}",
+                   to_string(shape()), to_string(grad.shape()));
+  }
+  impl_->node->grad = grad;
+}
+
+void Tensor::backward(const Tensor& grad, bool retain_tape) const {
+  LOCKSTEP_CHECK(requires_grad(), AutogradError, "backward",
+                 "expected a tensor computed from one that requires a gradient");
+  Tensor start = grad.defined() ? grad.detach() : Tensor();
+  if (!start.defined()) {
+    LOCKSTEP_CHECK(numel() == 1, ShapeError, "backward", "expected one element, or a gradient to start from; got shape {}",
+                   to_string(shape()));
+    start = ones(shape(), options());
+  }
+  require_same("backward", *this, start);
+  LOCKSTEP_CHECK(start.shape() == shape(), ShapeError, "backward", "expected a gradient of shape {}, got {}",
+                 to_string(shape()), to_string(start.shape()));
+  detail::run_backward(*this, std::move(start), retain_tape);
+}
+
+void Tensor::register_grad_ready_hook(std::function<void()> hook) const {
+  LOCKSTEP_CHECK(requires_grad() && is_leaf(), AutogradError, "register_grad_ready_hook",
+                 "expected a leaf that requires a gradient");
+  static_cast<detail::LeafNode&>(*impl_->node).add_hook(std::move(hook));
+}
+
+// ---- Thread state.
+
+Generator& default_generator() { return t_generator; }
+void manual_seed(std::uint64_t seed) { t_generator = {seed, 0}; }
+
+bool grad_enabled() { return t_grad_enabled; }
+GradModeGuard::GradModeGuard(bool enabled) : previous_(t_grad_enabled) { t_grad_enabled = enabled; }
+GradModeGuard::~GradModeGuard() { t_grad_enabled = previous_; }
+
+std::string to_string(const Tensor& tensor) {
+  if (!tensor.defined()) return "Tensor(undefined)";
+  constexpr std::size_t kShown = 16;
+  const std::vector<double> values = tensor.to_vector<double>();
+  std::string text;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (values.size() > kShown && i == kShown / 2) {
+      text += ", …";
+      i = values.size() - kShown / 2;
+    }
+    text += fmt::format("{}{:.6g}", text.empty() ? "" : ", ", values[i]);
+  }
+  return fmt::format("Tensor({}, {}, {}{}: {})", to_string(tensor.shape()), name(tensor.dtype()),
+                     to_string(tensor.device()), tensor.layout() == Layout::channels_last ? ", channels_last" : "",
+                     text);
+}
+
+}  // namespace lockstep

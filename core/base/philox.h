@@ -36,7 +36,8 @@ constexpr float uniform_float(std::uint32_t bits) { return static_cast<float>(bi
 /// Uniform integer in [0, bound), bias below bound / 2^64.
 constexpr std::uint64_t uniform_below(std::uint32_t high, std::uint32_t low, std::uint64_t bound) {
   const std::uint64_t bits = (std::uint64_t{high} << 32) | low;
-  return static_cast<std::uint64_t>((static_cast<unsigned __int128>(bits) * bound) >> 64);
+  __extension__ using uint128 = unsigned __int128;
+  return static_cast<std::uint64_t>((static_cast<uint128>(bits) * bound) >> 64);
 }
 
 /// A run of draws for one place in a program: key = seed, the high half of the counter = `stream` (say, an epoch and a sample

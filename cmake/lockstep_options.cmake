@@ -1,14 +1,15 @@
-# Compiler flags of our own code, gathered in the interface target `lockstep_flags`.
+# Compiler flags of our own code, gathered in the interface target `lockstep_flags`; flags that all code must share.
 
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
 endif()
 
+# Warnings are errors in the release preset (CMAKE_COMPILE_WARNING_AS_ERROR), not for whoever builds with another compiler.
 add_library(lockstep_flags INTERFACE)
 target_compile_features(lockstep_flags INTERFACE cxx_std_20)
 target_compile_options(lockstep_flags INTERFACE
-  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
   # Bits are promised: no contraction to fused multiply-add that one compiler does and another does not. The other two only
   # drop errno and trap side effects, which lets loops vectorise.
   -ffp-contract=off -fno-math-errno -fno-trapping-math
@@ -16,6 +17,7 @@ target_compile_options(lockstep_flags INTERFACE
 
 if(LOCKSTEP_SANITIZE)
   add_compile_options(-fsanitize=${LOCKSTEP_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_compile_definitions(_GLIBCXX_ASSERTIONS)
   add_link_options(-fsanitize=${LOCKSTEP_SANITIZE})
 endif()
 

@@ -1,0 +1,20 @@
+// A user's program: computes something, catches an error, prints the version it was compiled with.
+#include <lockstep/lockstep.h>
+
+#include <cstdio>
+#include <cstring>
+
+static_assert(LOCKSTEP_VERSION_MAJOR >= 0 && LOCKSTEP_VERSION_MINOR >= 0 && LOCKSTEP_VERSION_PATCH >= 0);
+
+int main() {
+  lockstep::Tensor x = lockstep::Tensor::ones({2, 3}).set_requires_grad();
+  lockstep::sum(lockstep::matmul(x, lockstep::Tensor::full({3, 4}, 0.5))).backward();
+  if (x.grad().to_vector<float>() != std::vector<float>(6, 2.0f)) return 1;
+  try {
+    lockstep::matmul(x, x);
+    return 2;
+  } catch (const lockstep::ShapeError& error) {
+    if (std::strstr(error.what(), "[matmul]") == nullptr) return 3;
+  }
+  std::puts(LOCKSTEP_VERSION);
+}

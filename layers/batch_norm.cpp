@@ -1,0 +1,61 @@
+#include <lockstep/layers/batch_norm.h>
+
+#include <lockstep/core/base/check.h>
+#include <lockstep/core/tensor_impl.h>
+#include <lockstep/layers/python_repr.h>
+
+namespace lockstep {
+
+BatchNorm::BatchNorm(std::int64_t num_features, const Options& options, int rank)
+    : num_features_(num_features), options_(options), rank_(rank) {
+  LOCKSTEP_CHECK(num_features > 0, ValueError, "BatchNorm", "expected a positive number of features, got {}", num_features);
+  if (options.affine) {
+    weight = Tensor::ones({num_features});
+    bias = Tensor::zeros({num_features});
+  }
+  if (options.track_running_stats) {
+    running_mean = Tensor::zeros({num_features});
+    running_var = Tensor::ones({num_features});
+    num_batches_tracked = Tensor::zeros({}, {.dtype = DType::int64});
+  }
+  register_parameter("weight", weight);
+  register_parameter("bias", bias);
+  register_buffer("running_mean", running_mean);
+  register_buffer("running_var", running_var);
+  register_buffer("num_batches_tracked", num_batches_tracked);
+}
+
+BatchNormOptions BatchNorm::begin_forward(const Tensor& x) {
+  LOCKSTEP_CHECK(x.rank() == rank_ && x.size(1) == num_features_, ShapeError, "batch_norm",
+                 "expected an input of {} dimensions and {} channels, got {}", rank_, num_features_, to_string(x.shape()));
+  BatchNormOptions forward{.training = is_training() || !running_mean.defined(), .momentum = 0.0, .eps = options_.eps};
+  if (options_.momentum) forward.momentum = *options_.momentum;
+  if (is_training() && num_batches_tracked.defined()) {
+    const std::int64_t batches = ++*num_batches_tracked.data<std::int64_t>();
+    if (!options_.momentum) forward.momentum = 1.0 / static_cast<double>(batches);
+  }
+  return forward;
+}
+
+Tensor BatchNorm::forward(const Tensor& x) {
+  const BatchNormOptions options = begin_forward(x);
+  return batch_norm(x, weight, bias, running_mean, running_var, options);
+}
+
+std::string BatchNorm::extra_repr() const {
+  using detail::python_repr;
+  return fmt::format("{}, eps={}, momentum={}, affine={}, track_running_stats={}", num_features_,
+                     python_repr(options_.eps), options_.momentum ? python_repr(*options_.momentum) : "None",
+                     python_repr(options_.affine), python_repr(options_.track_running_stats));
+}
+
+Tensor batch_norm_relu(BatchNorm& norm, ReLU& relu, const Tensor& x, const Tensor& residual) {
+  if (norm.has_forward_hooks() || relu.has_forward_hooks()) [[unlikely]] {
+    const Tensor y = norm(x);
+    return relu(residual.defined() ? y + residual : y);
+  }
+  const BatchNormOptions options = norm.begin_forward(x);
+  return batch_norm_relu(x, norm.weight, norm.bias, norm.running_mean, norm.running_var, options, residual);
+}
+
+}  // namespace lockstep

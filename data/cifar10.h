@@ -27,6 +27,7 @@ class Cifar10 : public TensorDataset {
   static void download(const std::filesystem::path& root);
 
  private:
+  Cifar10(Split split, const std::filesystem::path& folder);
   Contents load() const override;
 
   std::filesystem::path folder_;

@@ -18,10 +18,12 @@ namespace lockstep {
 namespace detail {
 class Node;
 struct TensorImpl;
+void intrusive_retain(TensorImpl* impl) noexcept;
+void intrusive_release(TensorImpl* impl) noexcept;
 }  // namespace detail
 
-/// Order of a 4-D tensor's elements in memory. The shape is [N, C, H, W] either way; `channels_last` stores N, H, W, C, which
-/// is what convolutions, pools and batch norms compute in. Tensors of other ranks are always `row_major`.
+/// Order of a 4-D tensor's elements in memory. The shape is [N, C, H, W] either way; `channels_last` stores N, H, W, C,
+/// which is what convolutions, pools and batch norms compute in. Tensors of other ranks are always `row_major`.
 enum class Layout : std::uint8_t { row_major, channels_last };
 
 struct TensorOptions {
@@ -30,9 +32,9 @@ struct TensorOptions {
   Layout layout = Layout::row_major;
 };
 
-/// A handle: copies share the array, the gradient and `requires_grad`, as in PyTorch. Always dense; no strides to think of.
-/// Thread-safe like a standard container: concurrent reads are fine, a write needs exclusion.
-/// Every accessor throws ValueError on a default-constructed (undefined) tensor, except defined().
+/// A handle: copies share the array, the gradient and `requires_grad`, as in PyTorch. Always dense; no strides to think
+/// of. Thread-safe like a standard container: concurrent reads are fine, a write needs exclusion. Every accessor throws
+/// ValueError on a default-constructed (undefined) tensor, except defined().
 class Tensor {
  public:
   /// An undefined tensor: "no bias", "no gradient yet".
@@ -54,8 +56,8 @@ class Tensor {
   /// A copy of `values`, in row-major order. Throws ShapeError unless values.size() == shape.numel().
   template <class T>
   static Tensor from(const std::vector<T>& values, const Shape& shape);
-  /// The memory at `data` as a tensor, without a copy: shape.numel() elements of options.dtype in options.layout. `owner` is kept
-  /// while any tensor uses the memory; without one the caller keeps it alive.
+  /// The memory at `data` as a tensor, without a copy: shape.numel() elements of options.dtype in options.layout.
+  /// `owner` is kept while any tensor uses the memory; without one the caller keeps it alive.
   static Tensor from_blob(void* data, const Shape& shape, TensorOptions options = {}, std::shared_ptr<void> owner = {});
 
   // ---- What it is.
@@ -95,8 +97,8 @@ class Tensor {
   Tensor to(DType dtype) const;
   /// The same values on another device. Throws DeviceError where there is none such.
   Tensor to(Device device) const;
-  /// The same values in another memory order; this tensor itself (or a view) if it already has it. Throws ShapeError for
-  /// channels_last unless rank is 4.
+  /// The same values in another memory order; this tensor itself (or a view) if it already has it. Throws ShapeError
+  /// for channels_last unless rank is 4.
   Tensor to(Layout layout) const;
   /// The same array without its place on the tape. Shares memory.
   Tensor detach() const;
@@ -116,8 +118,8 @@ class Tensor {
 
   /// True if a gradient will be computed for it, or for something it was computed from.
   bool requires_grad() const;
-  /// Makes a leaf (a parameter) of it, or stops that. Throws DTypeError unless floating, AutogradError on a tensor that an op
-  /// has recorded.
+  /// Makes a leaf (a parameter) of it, or stops that. Throws DTypeError unless floating, AutogradError on a tensor that
+  /// an op has recorded.
   Tensor& set_requires_grad(bool requires_grad = true);
   /// True unless an op has recorded it.
   bool is_leaf() const;
@@ -125,9 +127,9 @@ class Tensor {
   Tensor grad() const;
   /// Replaces the gradient: same shape and dtype, or undefined to drop it.
   void set_grad(const Tensor& grad) const;
-  /// Computes the gradient of this tensor with respect to every leaf it depends on and adds it to theirs. Without an argument
-  /// this must have one element (ShapeError) and the gradient starts at 1. Throws AutogradError if nothing was recorded,
-  /// if the tape was already used up (unless retained), or if a saved tensor has been changed in place since.
+  /// Computes the gradient of this tensor with respect to every leaf it depends on and adds it to theirs. Without an
+  /// argument this must have one element (ShapeError) and the gradient starts at 1. Throws AutogradError if nothing was
+  /// recorded, if the tape was already used up (unless retained), or if a saved tensor has been changed in place since.
   void backward(const Tensor& grad = {}, bool retain_tape = false) const;
   /// Calls `hook` in each backward, at the moment when the gradient of this leaf is complete, on the thread that runs
   /// backward. Throws AutogradError on anything but a leaf that requires a gradient.
@@ -146,8 +148,8 @@ class Tensor {
 /// Shape, dtype, layout and device, then the values (those at the edges for large tensors): for people and debuggers.
 std::string to_string(const Tensor& tensor);
 
-/// The default generator of random draws of this thread: a seed and a counter of draws made. Dropout, Tensor::randn and parameter
-/// initialisation take the next count; every element of a draw is a function of (seed, count, element index).
+/// The default generator of random draws of this thread: a seed and a counter of draws made. Dropout, Tensor::randn and
+/// parameter initialisation take the next count; every element of a draw is a function of (seed, count, element index).
 struct Generator {
   std::uint64_t seed = 0;
   std::uint64_t draws = 0;
@@ -178,3 +180,6 @@ class NoGradGuard : public GradModeGuard {
 };
 
 }  // namespace lockstep
+
+// The inline members of the handle need to see what it points to.
+#include <lockstep/core/tensor_impl.h>

@@ -21,8 +21,8 @@ constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kSmallLimit = 1024;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
-/// Sizes are rounded up to one of eight steps per power of two, so that at most an eighth of a block is wasted and tensors of
-/// nearly equal size share blocks.
+/// Sizes are rounded up to one of eight steps per power of two, so that at most an eighth of a block is wasted and
+/// tensors of nearly equal size share blocks.
 struct SizeClass {
   int index;
   std::size_t bytes;
@@ -62,7 +62,8 @@ class BlockCache {
       std::unique_lock lock(mutex_);
       stats_.live -= static_cast<std::int64_t>(c.bytes);
       lock.unlock();
-      detail::fail<OutOfMemoryError>("allocate", "expected {} bytes to be available; in use: {}", bytes, memory_summary());
+      detail::fail<OutOfMemoryError>("allocate", "expected {} bytes to be available; in use: {}", bytes,
+                                     memory_summary());
     }
     return block;
   }
@@ -184,7 +185,8 @@ void* detail::small_allocate(std::size_t bytes) {
   return std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
 #else
   const std::size_t c = (bytes - 1) / kAlignment;
-  if (!t_free[c]) [[unlikely]] refill(c);
+  if (!t_free[c]) [[unlikely]]
+    refill(c);
   FreeBlock* block = t_free[c];
   t_free[c] = block->next;
   return block;
@@ -220,8 +222,9 @@ MemoryStats memory_stats() {
 std::string memory_summary() {
   const MemoryStats s = memory_stats();
   const auto mib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
-  return fmt::format("live {:.1f} MiB, peak {:.1f} MiB, cached {:.1f} MiB, small blocks {:.1f} MiB, {} system allocations",
-                     mib(s.live), mib(s.peak), mib(s.cached), mib(s.small), s.system_allocations);
+  return fmt::format(
+      "live {:.1f} MiB, peak {:.1f} MiB, cached {:.1f} MiB, small blocks {:.1f} MiB, {} system allocations",
+      mib(s.live), mib(s.peak), mib(s.cached), mib(s.small), s.system_allocations);
 }
 
 void reset_peak_memory() { blocks().reset_peak(); }

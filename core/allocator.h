@@ -1,5 +1,5 @@
-// Memory of the CPU device: blocks are cached by size and used again, so that a steady training step asks the system for
-// nothing.
+// Memory of the CPU device: blocks are cached by size and used again, so that a steady training step asks the system
+// for nothing.
 #pragma once
 
 #include <cstddef>
@@ -10,10 +10,10 @@ namespace lockstep {
 
 /// Bytes of tensor memory on the CPU.
 struct MemoryStats {
-  std::int64_t live = 0;    ///< in blocks that tensors hold now
-  std::int64_t peak = 0;    ///< the highest `live` since the start or reset_peak_memory()
-  std::int64_t cached = 0;  ///< in free blocks kept for reuse
-  std::int64_t small = 0;   ///< in slabs for blocks up to 1 KiB and for the library's own small objects
+  std::int64_t live = 0;                ///< in blocks that tensors hold now
+  std::int64_t peak = 0;                ///< the highest `live` since the start or reset_peak_memory()
+  std::int64_t cached = 0;              ///< in free blocks kept for reuse
+  std::int64_t small = 0;               ///< in slabs for blocks up to 1 KiB and for the library's own small objects
   std::int64_t system_allocations = 0;  ///< how often the system was asked for memory
 };
 
@@ -24,8 +24,8 @@ void reset_peak_memory();
 /// Returns all cached blocks to the system.
 void empty_cache();
 
-/// A block of at least `bytes`, aligned to 64 bytes, contents undefined; null for 0 bytes. Throws OutOfMemoryError with a
-/// summary. Thread-safe.
+/// A block of at least `bytes`, aligned to 64 bytes, contents undefined; null for 0 bytes. Throws OutOfMemoryError with
+/// a summary. Thread-safe.
 void* allocate(std::size_t bytes);
 /// Gives back a block; `bytes` as it was asked for.
 void deallocate(void* block, std::size_t bytes) noexcept;

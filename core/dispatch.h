@@ -20,7 +20,8 @@ auto dispatch_floating(const char* op, DType dtype, Body&& body) {
 
 /// Throws ValueError if `x` is undefined.
 inline void require_defined(const char* op, const Tensor& x, const char* what) {
-  if (!x.defined()) [[unlikely]] throw ValueError(op, std::string("expected ") + what + ", got an undefined tensor");
+  if (!x.defined()) [[unlikely]]
+    throw ValueError(op, std::string("expected ") + what + ", got an undefined tensor");
 }
 
 /// Throws DTypeError or DeviceError unless both are defined and agree.
@@ -32,7 +33,8 @@ inline void require_same(const char* op, const Tensor& a, const Tensor& b) {
                              std::string(name(b.dtype())));
   }
   if (a.device() != b.device()) [[unlikely]] {
-    throw DeviceError(op, "expected tensors on one device, got " + to_string(a.device()) + " and " + to_string(b.device()));
+    throw DeviceError(op,
+                      "expected tensors on one device, got " + to_string(a.device()) + " and " + to_string(b.device()));
   }
 }
 

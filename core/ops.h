@@ -1,8 +1,9 @@
-// Every operation on tensors. All are differentiable in their floating-point inputs unless they say otherwise; gradients
-// are first-order. They take float32 and float64 (the float64 versions are plain loops: the oracle the tests compare with)
-// and throw DTypeError for other dtypes, DeviceError for mixed devices, ShapeError and ValueError for the rest, always before
-// computing anything. Results are new tensors unless called a view. Image tensors are [N, C, H, W]; convolutions, pools and batch
-// norms work and answer in channels_last and convert other inputs; elementwise ops keep the layout they get.
+// Every operation on tensors. All are differentiable in their floating-point inputs unless they say otherwise;
+// gradients are first-order. They take float32 and float64 (the float64 versions are plain loops: the oracle the tests
+// compare with) and throw DTypeError for other dtypes, DeviceError for mixed devices, ShapeError and ValueError for the
+// rest, always before computing anything. Results are new tensors unless called a view. Image tensors are [N, C, H, W];
+// convolutions, pools and batch norms work and answer in channels_last and convert other inputs; elementwise ops keep
+// the layout they get.
 #pragma once
 
 #include <array>
@@ -48,8 +49,8 @@ inline Tensor operator-(const Tensor& x) { return neg(x); }
 
 // ---- Shape.
 
-/// The same elements in row-major order under another shape of equal numel; one size may be −1 and is worked out. A view where
-/// memory order allows.
+/// The same elements in row-major order under another shape of equal numel; one size may be −1 and is worked out. A
+/// view where memory order allows.
 Tensor reshape(const Tensor& x, const Shape& shape);
 Tensor reshape(const Tensor& x, std::initializer_list<std::int64_t> sizes);
 /// Merges dimensions first..last (inclusive, negative from the end) into one.
@@ -73,8 +74,8 @@ Tensor sum(const Tensor& x, std::initializer_list<int> dims, bool keepdim = fals
 Tensor mean(const Tensor& x);
 Tensor mean(const Tensor& x, std::span<const int> dims, bool keepdim = false);
 Tensor mean(const Tensor& x, std::initializer_list<int> dims, bool keepdim = false);
-/// The maximum along `dim` and its first index (int64, no gradient); the gradient goes to that one element (torch.max(x, dim)).
-/// NaN wins. Throws ShapeError if the dimension is empty.
+/// The maximum along `dim` and its first index (int64, no gradient); the gradient goes to that one element
+/// (torch.max(x, dim)). NaN wins. Throws ShapeError if the dimension is empty.
 std::pair<Tensor, Tensor> max(const Tensor& x, int dim, bool keepdim = false);
 /// Index of the maximum along `dim`, int64; no gradient.
 Tensor argmax(const Tensor& x, int dim, bool keepdim = false);
@@ -121,19 +122,21 @@ Tensor adaptive_avg_pool2d(const Tensor& x, Pair output);
 // ---- Normalisation and regularisation.
 
 struct BatchNormOptions {
-  bool training = true;   ///< normalise with the batch's statistics and update the running ones; else use the running ones
+  bool training =
+      true;  ///< normalise with the batch's statistics and update the running ones; else use the running ones
   double momentum = 0.1;  ///< running = (1 − momentum) · running + momentum · batch (with the unbiased variance)
   double eps = 1e-5;
 };
-/// torch.nn.functional.batch_norm over x [N, C] or [N, C, H, W]; weight, bias [C]. running_mean and running_var [C] are updated in
-/// place in training (undefined: no running statistics kept). Training needs more than one value per channel (ValueError).
+/// torch.nn.functional.batch_norm over x [N, C] or [N, C, H, W]; weight, bias [C]. running_mean and running_var [C] are
+/// updated in place in training (undefined: no running statistics kept). Training needs more than one value per channel
+/// (ValueError).
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
                   const Tensor& running_var, const BatchNormOptions& options);
 /// relu(batch_norm(x) + residual) in one pass each way; `residual` of x's shape, or undefined for none.
 Tensor batch_norm_relu(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
                        const Tensor& running_var, const BatchNormOptions& options, const Tensor& residual = {});
-/// In training sets each element to 0 with probability p and scales the others by 1 / (1 − p); else returns x. Draws from
-/// default_generator().
+/// In training sets each element to 0 with probability p and scales the others by 1 / (1 − p); else returns x. Draws
+/// from default_generator().
 Tensor dropout(const Tensor& x, double p, bool training = true);
 
 // ---- Softmax and losses.
@@ -148,8 +151,8 @@ struct CrossEntropyOptions {
   double label_smoothing = 0.0;
 };
 /// torch.nn.functional.cross_entropy of logits [N, classes] against `target`: int64 class indices [N], or probabilities
-/// [N, classes] of logits' dtype (no gradient for them). Reduced to a scalar, or [N] with Reduction::none. Throws ValueError for
-/// a target outside [0, classes) that is not ignore_index.
+/// [N, classes] of logits' dtype (no gradient for them). Reduced to a scalar, or [N] with Reduction::none. Throws
+/// ValueError for a target outside [0, classes) that is not ignore_index.
 Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& options = {});
 
 }  // namespace lockstep

@@ -11,13 +11,14 @@
 
 namespace lockstep {
 
-/// A block of memory on one device, freed with its last tensor. `version` counts in-place changes, so that backward can tell
-/// when a tensor it saved has been overwritten.
+/// A block of memory on one device, freed with its last tensor. `version` counts in-place changes, so that backward can
+/// tell when a tensor it saved has been overwritten.
 class Storage final : public RefCounted<Storage>, public detail::SmallObject {
  public:
   /// Allocates.
   explicit Storage(std::size_t bytes) : data_(allocate(bytes)), bytes_(bytes) {}
-  /// Uses memory of someone else, kept alive by `owner` (which may be null: then the caller promises that it outlives this).
+  /// Uses memory of someone else, kept alive by `owner` (which may be null: then the caller promises that it outlives
+  /// this).
   Storage(void* data, std::size_t bytes, std::shared_ptr<void> owner)
       : data_(data), bytes_(bytes), owner_(std::move(owner)), external_(true) {}
   ~Storage() {

@@ -40,13 +40,15 @@ void check_options(const char* op, const Shape& shape, const TensorOptions& opti
 
 }  // namespace
 
+void detail::intrusive_retain(TensorImpl* impl) noexcept { impl->retain(); }
+void detail::intrusive_release(TensorImpl* impl) noexcept { impl->release(); }
+
 // ---- Making tensors.
 
 Tensor Tensor::empty(const Shape& shape, TensorOptions options) {
   check_options("empty", shape, options);
   const std::size_t bytes = static_cast<std::size_t>(shape.numel()) * size_of(options.dtype);
-  return Tensor(
-      new TensorImpl(IntrusivePtr<Storage>(new Storage(bytes)), 0, shape, options.dtype, options.layout));
+  return Tensor(new TensorImpl(IntrusivePtr<Storage>(new Storage(bytes)), 0, shape, options.dtype, options.layout));
 }
 
 Tensor Tensor::full(const Shape& shape, double value, TensorOptions options) {
@@ -66,9 +68,8 @@ Tensor Tensor::arange(std::int64_t n) {
 Tensor Tensor::randn(const Shape& shape, TensorOptions options) {
   Tensor out = empty(shape, options);
   Generator& g = default_generator();
-  dispatch_floating("randn", options.dtype, [&]<class T>() {
-    cpu::fill_normal<T>(out.numel(), T(0), T(1), g.seed, g.draws++, out.data<T>());
-  });
+  dispatch_floating("randn", options.dtype,
+                    [&]<class T>() { cpu::fill_normal<T>(out.numel(), T(0), T(1), g.seed, g.draws++, out.data<T>()); });
   return out;
 }
 
@@ -96,8 +97,8 @@ template Tensor Tensor::from(const std::vector<std::uint8_t>&, const Shape&);
 
 Tensor Tensor::from_blob(void* data, const Shape& shape, TensorOptions options, std::shared_ptr<void> owner) {
   check_options("from_blob", shape, options);
-  LOCKSTEP_CHECK(data || shape.numel() == 0, ValueError, "from_blob", "expected memory for shape {}, got a null pointer",
-                 to_string(shape));
+  LOCKSTEP_CHECK(data || shape.numel() == 0, ValueError, "from_blob",
+                 "expected memory for shape {}, got a null pointer", to_string(shape));
   const std::size_t bytes = static_cast<std::size_t>(shape.numel()) * size_of(options.dtype);
   return Tensor(new TensorImpl(IntrusivePtr<Storage>(new Storage(data, bytes, std::move(owner))), 0, shape,
                                options.dtype, options.layout));
@@ -115,8 +116,8 @@ void* Tensor::data_ptr() const {
 }
 
 void Tensor::check_dtype(DType wanted) const {
-  LOCKSTEP_CHECK(dtype() == wanted, DTypeError, "Tensor::data", "expected element type {}, got a {} tensor", name(wanted),
-                 name(dtype()));
+  LOCKSTEP_CHECK(dtype() == wanted, DTypeError, "Tensor::data", "expected element type {}, got a {} tensor",
+                 name(wanted), name(dtype()));
 }
 
 double Tensor::item() const {
@@ -227,9 +228,8 @@ Tensor& Tensor::add_(const Tensor& other, double scale) {
 
 Tensor& Tensor::mul_(double scale) {
   check_in_place("mul_", *this);
-  dispatch_floating("mul_", dtype(), [&]<class T>() {
-    cpu::affine<T>(numel(), data<T>(), static_cast<T>(scale), T(0), data<T>());
-  });
+  dispatch_floating("mul_", dtype(),
+                    [&]<class T>() { cpu::affine<T>(numel(), data<T>(), static_cast<T>(scale), T(0), data<T>()); });
   detail::bump_version(*this);
   return *this;
 }
@@ -243,8 +243,8 @@ bool Tensor::is_leaf() const {
 }
 
 Tensor& Tensor::set_requires_grad(bool wanted) {
-  LOCKSTEP_CHECK(is_leaf(), AutogradError, "set_requires_grad", "expected a leaf, got the result of {}; detach() it first",
-                 impl_->node->op());
+  LOCKSTEP_CHECK(is_leaf(), AutogradError, "set_requires_grad",
+                 "expected a leaf, got the result of {}; detach() it first", impl_->node->op());
   LOCKSTEP_CHECK(is_floating(dtype()) || !wanted, DTypeError, "set_requires_grad", "expected a floating dtype, got {}",
                  name(dtype()));
   if (!wanted) {
@@ -275,8 +275,8 @@ void Tensor::backward(const Tensor& grad, bool retain_tape) const {
                  "expected a tensor computed from one that requires a gradient");
   Tensor start = grad.defined() ? grad.detach() : Tensor();
   if (!start.defined()) {
-    LOCKSTEP_CHECK(numel() == 1, ShapeError, "backward", "expected one element, or a gradient to start from; got shape {}",
-                   to_string(shape()));
+    LOCKSTEP_CHECK(numel() == 1, ShapeError, "backward",
+                   "expected one element, or a gradient to start from; got shape {}", to_string(shape()));
     start = ones(shape(), options());
   }
   require_same("backward", *this, start);

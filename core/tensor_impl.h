@@ -1,5 +1,5 @@
-// What a Tensor handle points to. For ops, layers that write in place, and whoever adds an op; users of tensors need only
-// tensor.h.
+// What a Tensor handle points to. For ops, layers that write in place, and whoever adds an op; users of tensors need
+// only tensor.h.
 #pragma once
 
 #include <cstddef>
@@ -31,9 +31,7 @@ inline Tensor alias(const Tensor& x, const Shape& shape, Layout layout, std::siz
 }
 
 /// True if nothing but this handle can see the memory, so that it may be overwritten.
-inline bool is_exclusive(const Tensor& x) {
-  return x.impl()->use_count() == 1 && x.impl()->storage->use_count() == 1;
-}
+inline bool is_exclusive(const Tensor& x) { return x.impl()->use_count() == 1 && x.impl()->storage->use_count() == 1; }
 
 /// To be called after every in-place change that users can make.
 inline void bump_version(const Tensor& x) { ++x.impl()->storage->version; }

@@ -1,10 +1,11 @@
-// Loads the weights that train_resnet18_cifar10 saved (or torchvision's, as safetensors) and names what it sees on test images.
+// Loads the weights that train_resnet18_cifar10 saved (or torchvision's, as safetensors) and names what it sees on test
+// images.
 //
 //   predict --weights resnet18.safetensors --data ../shared/cifar10 --count 5
 #include <fmt/core.h>
 
-#include <CLI/CLI.hpp>
 #include <lockstep/lockstep.h>
+#include <CLI/CLI.hpp>
 
 using namespace lockstep;
 
@@ -44,7 +45,8 @@ int main(int argc, char** argv) try {
     const std::vector<std::int64_t> k = index.to_vector<std::int64_t>();
     fmt::print("image {} ({}):", i, classes[static_cast<std::size_t>(example.label)]);
     for (std::size_t j = 0; j < k.size(); ++j) {
-      fmt::print(" {} {:.1f} %{}", classes[static_cast<std::size_t>(k[j])], 100.0 * static_cast<double>(p[j]), j + 1 < k.size() ? "," : "\n");
+      fmt::print(" {} {:.1f} %{}", classes[static_cast<std::size_t>(k[j])], 100.0 * static_cast<double>(p[j]),
+                 j + 1 < k.size() ? "," : "\n");
     }
   }
   return 0;

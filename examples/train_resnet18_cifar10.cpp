@@ -1,15 +1,16 @@
-// Trains torchvision's ResNet-18 on CIFAR-10, the way the PyTorch tutorials do: batches of 128, SGD with momentum, 5 epochs.
+// Trains torchvision's ResNet-18 on CIFAR-10, the way the PyTorch tutorials do: batches of 128, SGD with momentum, 5
+// epochs.
 //
 //   train_resnet18_cifar10 --data ../shared/cifar10        the binary version, from a folder or its .tar.gz
 //   train_resnet18_cifar10 --data cifar10 --download       fetches it first
 //   train_resnet18_cifar10                                 synthetic images, no file needed
 //
-// Expect about 69 % test accuracy on CIFAR-10 (the ImageNet stem shrinks 32 × 32 images to 1 × 1) and over 90 % on the synthetic
-// images.
+// Expect about 69 % test accuracy on CIFAR-10 (the ImageNet stem shrinks 32 × 32 images to 1 × 1) and over 90 % on the
+// synthetic images.
 #include <fmt/core.h>
 
-#include <CLI/CLI.hpp>
 #include <lockstep/lockstep.h>
+#include <CLI/CLI.hpp>
 
 using namespace lockstep;
 
@@ -47,7 +48,9 @@ int main(int argc, char** argv) try {
   app.add_option("--threads", threads, "Threads that compute")->capture_default_str();
   app.add_option("--workers", workers, "Threads that prepare batches")->capture_default_str();
   app.add_option("--device", device_name, "auto, cpu, cuda or cuda:N")->capture_default_str();
-  app.add_option("--log-interval", log_interval, "Steps per printed mean loss")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--log-interval", log_interval, "Steps per printed mean loss")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app.add_option("--max-steps", max_steps, "Stop each epoch after so many steps; 0: never")->capture_default_str();
   app.add_option("--save", save, "Where the weights go (safetensors)")->capture_default_str();
   CLI11_PARSE(app, argc, argv);

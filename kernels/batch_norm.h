@@ -1,24 +1,26 @@
-// Batch normalisation over the rows of a channels-last buffer, fused with an optional residual addition and ReLU (Ioffe &
-// Szegedy 2015). T is float or double; rows = N·H·W; every per-channel buffer has `channels` elements of T.
+// Batch normalisation over the rows of a channels-last buffer, fused with an optional residual addition and ReLU (Ioffe
+// & Szegedy 2015). T is float or double; rows = N·H·W; every per-channel buffer has `channels` elements of T.
 #pragma once
 
 #include <cstdint>
 
 namespace lockstep::cpu {
 
-/// mean and biased variance (divisor `rows`) of each channel of x [rows, channels]. rows ≥ 1. Two-pass accuracy while reading
-/// memory once; the same bits for any number of threads.
+/// mean and biased variance (divisor `rows`) of each channel of x [rows, channels]. rows ≥ 1. Two-pass accuracy while
+/// reading memory once; the same bits for any number of threads.
 template <class T>
 void batch_norm_statistics(std::int64_t rows, std::int64_t channels, const T* x, T* mean, T* variance);
 
-/// y = (x − mean) · invstd · weight + bias, then + residual where not null, then ReLU if `relu`. y may be x or residual.
+/// y = (x − mean) · invstd · weight + bias, then + residual where not null, then ReLU if `relu`. y may be x or
+/// residual.
 template <class T>
 void batch_norm_apply(std::int64_t rows, std::int64_t channels, const T* x, const T* mean, const T* invstd,
                       const T* weight, const T* bias, const T* residual, bool relu, T* y);
 
 /// Gradients of batch_norm_apply when mean and invstd are the batch's own (training).
-/// `y` is the forward's output where it had a ReLU (the gradient passes where y > 0), else null. grad_residual (or null) gets the
-/// gradient after the ReLU; grad_weight and grad_bias [channels] and grad_x are overwritten. grad_x or grad_residual may be grad_y.
+/// `y` is the forward's output where it had a ReLU (the gradient passes where y > 0), else null. grad_residual (or
+/// null) gets the gradient after the ReLU; grad_weight and grad_bias [channels] and grad_x are overwritten. grad_x or
+/// grad_residual may be grad_y.
 template <class T>
 void batch_norm_backward(std::int64_t rows, std::int64_t channels, const T* x, const T* y, const T* grad_y,
                          const T* mean, const T* invstd, const T* weight, T* grad_x, T* grad_residual, T* grad_weight,

@@ -6,8 +6,9 @@
 
 namespace lockstep {
 
-/// Sizes with cuDNN's letters: input x [N, H, W, C], weight w [K, R, S, C / groups], output y [N, P, Q, K], in that memory order.
-/// P = (H + 2·pad_h − dilation_h·(R − 1) − 1) / stride_h + 1, Q likewise; the caller has computed and checked them.
+/// Sizes with cuDNN's letters: input x [N, H, W, C], weight w [K, R, S, C / groups], output y [N, P, Q, K], in that
+/// memory order. P = (H + 2·pad_h − dilation_h·(R − 1) − 1) / stride_h + 1, Q likewise; the caller has computed and
+/// checked them.
 struct Conv2dShape {
   std::int64_t n, c, h, w;
   std::int64_t k, r, s;
@@ -22,8 +23,9 @@ struct Conv2dShape {
 
 namespace cpu {
 
-/// Bytes of workspace (64-byte aligned, contents irrelevant) that the three functions below need for this shape, for the
-/// calling thread's num_threads(). The float versions keep a cache of oneDNN primitives; the double ones are plain loops.
+/// Bytes of workspace (64-byte aligned, contents irrelevant) that the three functions below need for this shape, for
+/// the calling thread's num_threads(). The float versions keep a cache of oneDNN primitives; the double ones are plain
+/// loops.
 template <class T>
 std::size_t conv2d_forward_workspace(const Conv2dShape& shape);
 template <class T>

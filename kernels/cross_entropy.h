@@ -1,6 +1,7 @@
-// Cross-entropy of logits [rows, classes] against class indices or probabilities, softmax included. T is float or double.
-// With smoothing s the target distribution is (1 − s) · target + s / classes, as in PyTorch. Nothing is kept from forward to
-// backward: the backward needs the exponentials anyway, and a stored log-sum-exp would lose the low bits of large logits.
+// Cross-entropy of logits [rows, classes] against class indices or probabilities, softmax included. T is float or
+// double. With smoothing s the target distribution is (1 − s) · target + s / classes, as in PyTorch. Nothing is kept
+// from forward to backward: the backward needs the exponentials anyway, and a stored log-sum-exp would lose the low
+// bits of large logits.
 #pragma once
 
 #include <cstdint>
@@ -13,18 +14,19 @@ template <class T>
 void cross_entropy_forward(std::int64_t rows, std::int64_t classes, const T* logits, const std::int64_t* target,
                            std::int64_t ignore_index, T smoothing, T* loss);
 
-/// grad_logits[row] = grad_loss[row] · (softmax(logits) − smoothed target); 0 for ignored rows. grad_logits may be logits.
+/// grad_logits[row] = grad_loss[row] · (softmax(logits) − smoothed target); 0 for ignored rows. grad_logits may be
+/// logits.
 template <class T>
 void cross_entropy_backward(std::int64_t rows, std::int64_t classes, const T* logits, const std::int64_t* target,
                             std::int64_t ignore_index, T smoothing, const T* grad_loss, T* grad_logits);
 
-/// The same with a probability for each class, target [rows, classes]. A class of probability 0 adds nothing, even where its
-/// logit is −inf.
+/// The same with a probability for each class, target [rows, classes]. A class of probability 0 adds nothing, even
+/// where its logit is −inf.
 template <class T>
 void cross_entropy_probabilities_forward(std::int64_t rows, std::int64_t classes, const T* logits, const T* target,
                                          T smoothing, T* loss);
-/// Gradient for the logits only: targets are data. They need not sum to 1: grad_logits = grad_loss · (softmax · Σ target −
-/// target). grad_logits may be logits.
+/// Gradient for the logits only: targets are data. They need not sum to 1: grad_logits = grad_loss · (softmax · Σ
+/// target − target). grad_logits may be logits.
 template <class T>
 void cross_entropy_probabilities_backward(std::int64_t rows, std::int64_t classes, const T* logits, const T* target,
                                           T smoothing, const T* grad_loss, T* grad_logits);

@@ -9,8 +9,9 @@ namespace lockstep {
 enum class UnaryOp { neg, exp, log, sqrt, relu, sigmoid, tanh };
 enum class BinaryOp { add, sub, mul, div };
 
-/// Two operands walked together over one output shape, dimensions already merged where that is possible: equal contiguous
-/// operands are rank 1 with both strides 1, a scalar operand has stride 0. Sizes and strides in elements, outermost first.
+/// Two operands walked together over one output shape, dimensions already merged where that is possible: equal
+/// contiguous operands are rank 1 with both strides 1, a scalar operand has stride 0. Sizes and strides in elements,
+/// outermost first.
 struct BroadcastShape {
   static constexpr int kMaxRank = 8;
   int rank = 0;
@@ -25,8 +26,8 @@ namespace cpu {
 template <class T>
 void unary_forward(UnaryOp op, std::int64_t n, const T* x, T* y);
 
-/// grad_x[i] = grad_y[i] · op'(x[i]), from what the op saved: its input for `log`, its output for all others, nothing (null)
-/// for `neg`.
+/// grad_x[i] = grad_y[i] · op'(x[i]), from what the op saved: its input for `log`, its output for all others, nothing
+/// (null) for `neg`.
 template <class T>
 void unary_backward(UnaryOp op, std::int64_t n, const T* saved, const T* grad_y, T* grad_x);
 

@@ -5,7 +5,8 @@
 
 namespace lockstep {
 
-/// x [N, H, W, C] to y [N, P, Q, C]; window [kernel_h, kernel_w]. Windows may hang over the bottom and right edge (ceil_mode).
+/// x [N, H, W, C] to y [N, P, Q, C]; window [kernel_h, kernel_w]. Windows may hang over the bottom and right edge
+/// (ceil_mode).
 struct Pool2dShape {
   std::int64_t n, c, h, w;
   std::int64_t p, q;
@@ -18,7 +19,8 @@ struct Pool2dShape {
 
 namespace cpu {
 
-/// y = the largest of each window, padding counting as −inf, NaN winning; argmax[n, p, q, c] = ih · W + iw of the first one.
+/// y = the largest of each window, padding counting as −inf, NaN winning; argmax[n, p, q, c] = ih · W + iw of the first
+/// one.
 template <class T>
 void max_pool2d_forward(const Pool2dShape& shape, const T* x, T* y, std::int32_t* argmax);
 

@@ -1,5 +1,5 @@
-// Reductions over the middle of [outer, n, inner]. T is float or double. Sums are pairwise or in wider accumulators, in an
-// order that depends on the sizes alone, never on the number of threads.
+// Reductions over the middle of [outer, n, inner]. T is float or double. Sums are pairwise or in wider accumulators, in
+// an order that depends on the sizes alone, never on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ template <class T>
 void reduce_max_backward(std::int64_t outer, std::int64_t n, std::int64_t inner, const T* grad_out,
                          const std::int64_t* index, T* grad_x);
 
-/// The k largest of each row, largest first, equal values by lower index first, NaN above all. x [rows, n], values and index
-/// [rows, k], 1 ≤ k ≤ n.
+/// The k largest of each row, largest first, equal values by lower index first, NaN above all. x [rows, n], values and
+/// index [rows, k], 1 ≤ k ≤ n.
 template <class T>
 void topk(std::int64_t rows, std::int64_t n, std::int64_t k, const T* x, T* values, std::int64_t* index);
 

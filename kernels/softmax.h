@@ -1,4 +1,5 @@
-// Softmax and log-softmax over the last dimension of [rows, n]. T is float or double. A row's maximum is subtracted first.
+// Softmax and log-softmax over the last dimension of [rows, n]. T is float or double. A row's maximum is subtracted
+// first.
 #pragma once
 
 #include <cstdint>

@@ -8,9 +8,7 @@
 
 namespace lockstep {
 
-bool GradContext::needs(int i) const {
-  return static_cast<bool>(node_.inputs()[static_cast<std::size_t>(i)]);
-}
+bool GradContext::needs(int i) const { return static_cast<bool>(node_.inputs()[static_cast<std::size_t>(i)]); }
 
 void GradContext::set(int i, Tensor grad_input) {
   if (needs(i)) node_.inputs()[static_cast<std::size_t>(i)]->accumulate(std::move(grad_input));
@@ -21,10 +19,11 @@ SavedTensor::SavedTensor(const Tensor& input) : tensor_(input) {
 }
 
 const Tensor& SavedTensor::get(const char* op) const {
-  LOCKSTEP_CHECK(!tensor_.defined() || tensor_.impl()->storage->version == version_, AutogradError, op,
-                 "expected a tensor of shape {} saved for backward to be unchanged (version {}), but it was modified in "
-                 "place since (version {})",
-                 to_string(tensor_.shape()), version_, tensor_.impl()->storage->version);
+  LOCKSTEP_CHECK(
+      !tensor_.defined() || tensor_.impl()->storage->version == version_, AutogradError, op,
+      "expected a tensor of shape {} saved for backward to be unchanged (version {}), but it was modified in "
+      "place since (version {})",
+      to_string(tensor_.shape()), version_, tensor_.impl()->storage->version);
   return tensor_;
 }
 

@@ -1,8 +1,8 @@
 // The tape. An op that takes part in differentiation makes one Node: what it was computed from, and a function from the
 // gradient of its output to the gradients of its inputs. Nodes belong to the output tensors (and to the nodes made from
-// them), so that a forward without a backward leaves nothing behind. Their sequence numbers are the tape: a node's number
-// is higher than those of its inputs, so walking reachable nodes from the highest number down meets each one after everything
-// that uses it.
+// them), so that a forward without a backward leaves nothing behind. Their sequence numbers are the tape: a node's
+// number is higher than those of its inputs, so walking reachable nodes from the highest number down meets each one
+// after everything that uses it.
 #pragma once
 
 #include <atomic>
@@ -84,7 +84,7 @@ class Node : public SmallObject {
   /// Adds to `grad`.
   virtual void accumulate(Tensor grad);
 
-  Tensor grad;  // of a leaf: what users see; else: collected during one backward
+  Tensor grad;              // of a leaf: what users see; else: collected during one backward
   std::uint64_t visit = 0;  // the backward pass that has seen this node last
   int pending = 0;          // of a leaf, during backward: uses that have not delivered yet
 
@@ -151,9 +151,9 @@ bool must_record(const Tensors&... inputs) {
   return grad_enabled() && ((inputs.defined() && inputs.requires_grad()) || ...);
 }
 
-/// Puts an op on the tape: `output` was computed from `inputs` (undefined ones allowed), and `backward(GradContext&)` turns its
-/// gradient into theirs. `op` must be a string literal. Call it only if must_record(inputs...); a backward function may
-/// use ops freely, nothing it does is recorded.
+/// Puts an op on the tape: `output` was computed from `inputs` (undefined ones allowed), and `backward(GradContext&)`
+/// turns its gradient into theirs. `op` must be a string literal. Call it only if must_record(inputs...); a backward
+/// function may use ops freely, nothing it does is recorded.
 template <class Backward>
 void record(const char* op, const Tensor& output, std::span<const Tensor* const> inputs, Backward backward) {
   detail::attach(output, new detail::OpNode<Backward>(op, inputs, std::move(backward)));

@@ -1,8 +1,13 @@
 // Precondition checks with formatted messages. Internal: not installed, since it includes fmt.
 #pragma once
 
+#pragma GCC diagnostic push
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wstringop-overflow"  // GCC 12 misreads fmt 9's parser
+#endif
 #include <fmt/core.h>
 #include <fmt/ranges.h>
+#pragma GCC diagnostic pop
 
 #include <lockstep/core/base/error.h>
 
@@ -16,8 +21,8 @@ template <class E, class... Args>
 }  // namespace lockstep::detail
 
 /// Throws `ErrorType("[op] formatted message")` unless `condition` holds. The message is only formatted on failure.
-#define LOCKSTEP_CHECK(condition, ErrorType, op, ...)             \
-  do {                                                            \
-    if (!(condition)) [[unlikely]]                                \
+#define LOCKSTEP_CHECK(condition, ErrorType, op, ...)                   \
+  do {                                                                  \
+    if (!(condition)) [[unlikely]]                                      \
       ::lockstep::detail::fail<::lockstep::ErrorType>(op, __VA_ARGS__); \
   } while (false)

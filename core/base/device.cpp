@@ -20,7 +20,8 @@ Device parse_device(std::string_view text) {
                    "expected 'auto', 'cpu', 'cuda' or 'cuda:N', got '{}'", text);
   }
   LOCKSTEP_CHECK(index < cuda_device_count(), DeviceError, "parse_device",
-                 "expected one of the {} CUDA devices that this build can use here, got '{}'", cuda_device_count(), text);
+                 "expected one of the {} CUDA devices that this build can use here, got '{}'", cuda_device_count(),
+                 text);
   return {Device::Type::cuda, index};
 }
 

@@ -18,8 +18,8 @@ struct Device {
 
 inline constexpr Device kCpu{};
 
-/// Reads "cpu", "cuda" (device 0) or "cuda:N"; "auto" is the best device of this machine. Throws ValueError on other text
-/// and DeviceError for a device that this build or machine does not have.
+/// Reads "cpu", "cuda" (device 0) or "cuda:N"; "auto" is the best device of this machine. Throws ValueError on other
+/// text and DeviceError for a device that this build or machine does not have.
 Device parse_device(std::string_view text);
 
 /// "cpu" or "cuda:N".

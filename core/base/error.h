@@ -10,8 +10,7 @@ namespace lockstep {
 class Error : public std::runtime_error {
  public:
   /// `op` is the public function that refused, e.g. "conv2d"; `message` says what was expected and what came.
-  Error(const std::string& op, const std::string& message)
-      : std::runtime_error("[" + op + "] " + message), op_(op) {}
+  Error(const std::string& op, const std::string& message) : std::runtime_error("[" + op + "] " + message), op_(op) {}
 
   /// The public function that threw.
   const std::string& op() const noexcept { return op_; }

@@ -32,12 +32,22 @@ class RefCounted {
   mutable std::atomic<std::uint32_t> count_{0};
 };
 
+/// How IntrusivePtr counts; overloaded for types that are incomplete where pointers to them are used.
+template <class T>
+void intrusive_retain(T* object) noexcept {
+  object->retain();
+}
+template <class T>
+void intrusive_release(T* object) noexcept {
+  object->release();
+}
+
 template <class T>
 class IntrusivePtr {
  public:
   IntrusivePtr() = default;
   explicit IntrusivePtr(T* object) noexcept : object_(object) {
-    if (object_) object_->retain();
+    if (object_) intrusive_retain(object_);
   }
   IntrusivePtr(const IntrusivePtr& other) noexcept : IntrusivePtr(other.object_) {}
   IntrusivePtr(IntrusivePtr&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
@@ -46,7 +56,7 @@ class IntrusivePtr {
     return *this;
   }
   ~IntrusivePtr() {
-    if (object_) object_->release();
+    if (object_) intrusive_release(object_);
   }
 
   T* get() const noexcept { return object_; }

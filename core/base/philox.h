@@ -1,6 +1,6 @@
-// Philox4x32-10, the counter-based generator behind every random draw: a number is a pure function of a key and a counter,
-// so it does not depend on how many threads, workers or devices draw. (Salmon et al., "Parallel Random Numbers: As Easy as
-// 1, 2, 3", SC'11; the generator that PyTorch and cuRAND use on GPUs.)
+// Philox4x32-10, the counter-based generator behind every random draw: a number is a pure function of a key and a
+// counter, so it does not depend on how many threads, workers or devices draw. (Salmon et al., "Parallel Random
+// Numbers: As Easy as 1, 2, 3", SC'11; the generator that PyTorch and cuRAND use on GPUs.)
 #pragma once
 
 #include <array>
@@ -40,8 +40,9 @@ constexpr std::uint64_t uniform_below(std::uint32_t high, std::uint32_t low, std
   return static_cast<std::uint64_t>((static_cast<uint128>(bits) * bound) >> 64);
 }
 
-/// A run of draws for one place in a program: key = seed, the high half of the counter = `stream` (say, an epoch and a sample
-/// index mixed together), the low half counts up. Cheap to make; make a new one wherever a draw must not depend on history.
+/// A run of draws for one place in a program: key = seed, the high half of the counter = `stream` (say, an epoch and a
+/// sample index mixed together), the low half counts up. Cheap to make; make a new one wherever a draw must not depend
+/// on history.
 class PhiloxStream {
  public:
   PhiloxStream(std::uint64_t seed, std::uint64_t stream) : seed_(seed), stream_(stream) {}

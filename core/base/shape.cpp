@@ -19,8 +19,8 @@ Shape::Shape(std::span<const std::int64_t> sizes) {
       empty = true;
       continue;
     }
-    LOCKSTEP_CHECK(bounded <= kMaxNumel / size, ShapeError, "Shape",
-                   "expected at most 2^62 elements, got [{}]", fmt::join(sizes, ", "));
+    LOCKSTEP_CHECK(bounded <= kMaxNumel / size, ShapeError, "Shape", "expected at most 2^62 elements, got [{}]",
+                   fmt::join(sizes, ", "));
     bounded *= size;
   }
   std::copy(sizes.begin(), sizes.end(), sizes_.begin());

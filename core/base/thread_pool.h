@@ -21,8 +21,8 @@ void run_chunks(std::int64_t chunks, ChunkFunction function, void* context);
 }  // namespace detail
 
 /// Cuts [0, n) into at most num_threads() equal runs of at least `grain` elements and calls `body(begin, end)` once for
-/// each, in parallel, the calling thread taking part. The cut depends on n, grain and num_threads() alone. Returns when all
-/// are done; the first exception of a body is rethrown here. Inside a body it runs everything on that one thread.
+/// each, in parallel, the calling thread taking part. The cut depends on n, grain and num_threads() alone. Returns when
+/// all are done; the first exception of a body is rethrown here. Inside a body it runs everything on that one thread.
 template <class Body>
 void parallel_for(std::int64_t n, std::int64_t grain, Body&& body) {
   if (n <= 0) return;

@@ -52,7 +52,7 @@ Tensor normalize(const char* op, const Tensor& x_any, const Tensor& weight, cons
   const TensorOptions per_channel{x.dtype(), x.device()};
   Tensor mean, invstd = Tensor::empty({channels}, per_channel);
   dispatch_floating(op, x.dtype(), [&]<class T>() {
-    const T *variance = nullptr;
+    const T* variance = nullptr;
     Tensor batch_variance;
     if (options.training) {
       mean = Tensor::empty({channels}, per_channel);
@@ -90,7 +90,8 @@ Tensor normalize(const char* op, const Tensor& x_any, const Tensor& weight, cons
            const Tensor& saved_y = y.get(op);
            Tensor grad = to_rows(ctx.grad);
            ctx.grad = {};
-           // Both results could be written over the incoming gradient; it serves as the residual's, which passes it on as it is.
+           // Both results could be written over the incoming gradient; it serves as the residual's, which passes it on
+           // as it is.
            const bool reuse = detail::is_exclusive(grad);
            Tensor grad_residual;
            if (ctx.needs(3)) grad_residual = reuse ? grad : Tensor::empty(grad.shape(), grad.options());
@@ -99,9 +100,10 @@ Tensor normalize(const char* op, const Tensor& x_any, const Tensor& weight, cons
            Tensor grad_b = Tensor::empty({channels}, {grad.dtype(), grad.device()});
            dispatch_floating(op, grad.dtype(), [&]<class T>() {
              const auto backward = training ? cpu::batch_norm_backward<T> : cpu::batch_norm_backward_eval<T>;
-             backward(rows, channels, saved_x.data<T>(), saved_y.defined() ? saved_y.data<T>() : nullptr, grad.data<T>(),
-                      mean.get(op).data<T>(), invstd.get(op).data<T>(), w.get(op).data<T>(), grad_x.data<T>(),
-                      grad_residual.defined() ? grad_residual.data<T>() : nullptr, grad_w.data<T>(), grad_b.data<T>());
+             backward(rows, channels, saved_x.data<T>(), saved_y.defined() ? saved_y.data<T>() : nullptr,
+                      grad.data<T>(), mean.get(op).data<T>(), invstd.get(op).data<T>(), w.get(op).data<T>(),
+                      grad_x.data<T>(), grad_residual.defined() ? grad_residual.data<T>() : nullptr, grad_w.data<T>(),
+                      grad_b.data<T>());
            });
            grad = {};
            ctx.set(0, std::move(grad_x));

@@ -46,10 +46,22 @@ Conv2dShape check_shapes(const Tensor& x, const Tensor& weight, const Tensor& bi
     LOCKSTEP_CHECK(bias.shape() == Shape{weight.size(0)}, ShapeError, op, "expected a bias of shape [{}], got {}",
                    weight.size(0), to_string(bias.shape()));
   }
-  Conv2dShape s{.n = x.size(0), .c = x.size(1), .h = x.size(2), .w = x.size(3),
-                .k = weight.size(0), .r = weight.size(2), .s = weight.size(3), .p = 0, .q = 0,
-                .stride_h = o.stride[0], .stride_w = o.stride[1], .pad_h = o.padding[0], .pad_w = o.padding[1],
-                .dilation_h = o.dilation[0], .dilation_w = o.dilation[1], .groups = o.groups};
+  Conv2dShape s{.n = x.size(0),
+                .c = x.size(1),
+                .h = x.size(2),
+                .w = x.size(3),
+                .k = weight.size(0),
+                .r = weight.size(2),
+                .s = weight.size(3),
+                .p = 0,
+                .q = 0,
+                .stride_h = o.stride[0],
+                .stride_w = o.stride[1],
+                .pad_h = o.padding[0],
+                .pad_w = o.padding[1],
+                .dilation_h = o.dilation[0],
+                .dilation_w = o.dilation[1],
+                .groups = o.groups};
   const std::int64_t room_h = s.h + 2 * s.pad_h - s.dilation_h * (s.r - 1) - 1;
   const std::int64_t room_w = s.w + 2 * s.pad_w - s.dilation_w * (s.s - 1) - 1;
   LOCKSTEP_CHECK(s.r >= 1 && s.s >= 1 && room_h >= 0 && room_w >= 0, ShapeError, op,
@@ -70,8 +82,8 @@ Tensor conv2d(const Tensor& x_any, const Tensor& weight_any, const Tensor& bias,
   Tensor y = Tensor::empty({shape.n, shape.k, shape.p, shape.q}, last);
   dispatch_floating("conv2d", x.dtype(), [&]<class T>() {
     const Workspace workspace(cpu::conv2d_forward_workspace<T>(shape));
-    cpu::conv2d_forward<T>(shape, x.data<T>(), weight.data<T>(), bias.defined() ? bias.data<T>() : nullptr,
-                           y.data<T>(), workspace.get());
+    cpu::conv2d_forward<T>(shape, x.data<T>(), weight.data<T>(), bias.defined() ? bias.data<T>() : nullptr, y.data<T>(),
+                           workspace.get());
   });
   if (must_record(x, weight, bias)) {
     record("conv2d", y, {&x, &weight, &bias},

@@ -15,14 +15,14 @@ Tensor dropout(const Tensor& x, double p, bool training) {
   const std::uint64_t seed = generator.seed, stream = generator.draws++;
   const auto apply = [=](const Tensor& from) {
     Tensor to = Tensor::empty(from.shape(), from.options());
-    dispatch_floating("dropout", from.dtype(), [&]<class T>() {
-      cpu::dropout<T>(from.numel(), from.data<T>(), p, seed, stream, to.data<T>());
-    });
+    dispatch_floating("dropout", from.dtype(),
+                      [&]<class T>() { cpu::dropout<T>(from.numel(), from.data<T>(), p, seed, stream, to.data<T>()); });
     return to;
   };
   Tensor y = apply(x);
   if (must_record(x)) {
-    // The mask is drawn again instead of kept; it goes by position in memory, so the layout must be that of the forward.
+    // The mask is drawn again instead of kept; it goes by position in memory, so the layout must be that of the
+    // forward.
     record("dropout", y, {&x},
            [apply, layout = x.layout()](GradContext& ctx) { ctx.set(0, apply(ctx.grad.to(layout))); });
   }

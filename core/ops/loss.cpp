@@ -20,8 +20,8 @@ std::int64_t check_indices(const Tensor& target, std::int64_t classes, std::int6
   for (std::int64_t row = 0; row < target.numel(); ++row) {
     if (t[row] == ignore_index) continue;
     LOCKSTEP_CHECK(t[row] >= 0 && t[row] < classes, ValueError, kOp,
-                   "expected targets from 0 to {} or ignore_index {}, got {} in row {}", classes - 1, ignore_index, t[row],
-                   row);
+                   "expected targets from 0 to {} or ignore_index {}, got {} in row {}", classes - 1, ignore_index,
+                   t[row], row);
     ++counted;
   }
   return counted;
@@ -70,14 +70,14 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntr
            dispatch_floating(kOp, saved_x.dtype(), [&]<class T>() {
              const T smoothing = static_cast<T>(options.label_smoothing);
              const Tensor grad_losses =
-                 reduced ? Tensor::full({rows}, ctx.grad.item() * scale, {saved_x.dtype(), saved_x.device()}) : ctx.grad;
+                 reduced ? Tensor::full({rows}, ctx.grad.item() * scale, {saved_x.dtype(), saved_x.device()})
+                         : ctx.grad;
              if (indices) {
                cpu::cross_entropy_backward<T>(rows, classes, saved_x.data<T>(), target.get(kOp).data<std::int64_t>(),
                                               options.ignore_index, smoothing, grad_losses.data<T>(), grad_x.data<T>());
              } else {
-               cpu::cross_entropy_probabilities_backward<T>(rows, classes, saved_x.data<T>(),
-                                                            target.get(kOp).data<T>(), smoothing, grad_losses.data<T>(),
-                                                            grad_x.data<T>());
+               cpu::cross_entropy_probabilities_backward<T>(rows, classes, saved_x.data<T>(), target.get(kOp).data<T>(),
+                                                            smoothing, grad_losses.data<T>(), grad_x.data<T>());
              }
            });
            ctx.set(0, std::move(grad_x));

@@ -16,8 +16,8 @@ void check_image(const char* op, const Tensor& x) {
   LOCKSTEP_CHECK(x.rank() == 4, ShapeError, op, "expected x [N, C, H, W], got {}", to_string(x.shape()));
 }
 
-/// Output size along one dimension, by PyTorch's rule: with ceil_mode the last window must start inside the input or its left
-/// padding.
+/// Output size along one dimension, by PyTorch's rule: with ceil_mode the last window must start inside the input or
+/// its left padding.
 std::int64_t output_size(const char* op, std::int64_t size, std::int64_t kernel, std::int64_t stride, std::int64_t pad,
                          std::int64_t dilation, bool ceil_mode) {
   LOCKSTEP_CHECK(kernel >= 1 && stride >= 1 && dilation >= 1, ValueError, op,
@@ -37,13 +37,20 @@ Pool2dShape pool_shape(const char* op, const Tensor& x, const Pool2dOptions& o) 
   check_image(op, x);
   const Pair stride = {o.stride[0] == 0 ? o.kernel_size[0] : o.stride[0],
                        o.stride[1] == 0 ? o.kernel_size[1] : o.stride[1]};
-  return {.n = x.size(0), .c = x.size(1), .h = x.size(2), .w = x.size(3),
+  return {.n = x.size(0),
+          .c = x.size(1),
+          .h = x.size(2),
+          .w = x.size(3),
           .p = output_size(op, x.size(2), o.kernel_size[0], stride[0], o.padding[0], o.dilation[0], o.ceil_mode),
           .q = output_size(op, x.size(3), o.kernel_size[1], stride[1], o.padding[1], o.dilation[1], o.ceil_mode),
-          .kernel_h = o.kernel_size[0], .kernel_w = o.kernel_size[1],
-          .stride_h = stride[0], .stride_w = stride[1],
-          .pad_h = o.padding[0], .pad_w = o.padding[1],
-          .dilation_h = o.dilation[0], .dilation_w = o.dilation[1],
+          .kernel_h = o.kernel_size[0],
+          .kernel_w = o.kernel_size[1],
+          .stride_h = stride[0],
+          .stride_w = stride[1],
+          .pad_h = o.padding[0],
+          .pad_w = o.padding[1],
+          .dilation_h = o.dilation[0],
+          .dilation_w = o.dilation[1],
           .count_include_pad = o.count_include_pad};
 }
 
@@ -56,7 +63,8 @@ Tensor max_pool2d(const Tensor& x_any, const Pool2dOptions& options) {
   const Tensor x = x_any.to(Layout::channels_last);
   Tensor y = Tensor::empty({shape.n, shape.c, shape.p, shape.q}, x.options());
   // int32 indices live in a byte tensor: int32 is no tensor dtype of its own.
-  const Tensor argmax = Tensor::empty({y.numel() * static_cast<std::int64_t>(sizeof(std::int32_t))}, {.dtype = DType::uint8});
+  const Tensor argmax =
+      Tensor::empty({y.numel() * static_cast<std::int64_t>(sizeof(std::int32_t))}, {.dtype = DType::uint8});
   dispatch_floating("max_pool2d", x.dtype(), [&]<class T>() {
     cpu::max_pool2d_forward<T>(shape, x.data<T>(), y.data<T>(), static_cast<std::int32_t*>(argmax.data_ptr()));
   });

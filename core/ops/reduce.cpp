@@ -14,7 +14,8 @@ namespace {
 
 using Mask = std::array<bool, Shape::kMaxRank>;
 
-/// Sums a row-major tensor over the marked dimensions, which stay with size 1. Neighbouring marked dimensions go in one pass.
+/// Sums a row-major tensor over the marked dimensions, which stay with size 1. Neighbouring marked dimensions go in one
+/// pass.
 Tensor sum_marked(const char* op, const Tensor& x, const Mask& marked, double scale) {
   Tensor y = x.detach().to(Layout::row_major);
   Shape shape = y.shape();
@@ -133,7 +134,8 @@ Shape reduced_shape(const Shape& shape, int dim, bool keepdim) {
 std::pair<Tensor, Tensor> max_along(const char* op, const Tensor& x, int dim, bool keepdim) {
   require_defined(op, x, "a tensor");
   dim = normalize_dim(op, dim, x.rank());
-  LOCKSTEP_CHECK(x.size(dim) > 0, ShapeError, op, "expected a dimension that is not empty, got {}", to_string(x.shape()));
+  LOCKSTEP_CHECK(x.size(dim) > 0, ShapeError, op, "expected a dimension that is not empty, got {}",
+                 to_string(x.shape()));
   const Tensor plain = x.detach().to(Layout::row_major);
   const Shape shape = reduced_shape(x.shape(), dim, keepdim);
   Tensor values = Tensor::empty(shape, {.dtype = x.dtype()});
@@ -194,7 +196,8 @@ std::int64_t count_correct(const Tensor& logits, const Tensor& target, std::int6
   const auto* wanted = target.data<std::int64_t>();
   std::int64_t correct = 0;
   for (std::int64_t row = 0; row < target.numel(); ++row) {
-    correct += std::find(index + row * columns, index + (row + 1) * columns, wanted[row]) != index + (row + 1) * columns;
+    correct +=
+        std::find(index + row * columns, index + (row + 1) * columns, wanted[row]) != index + (row + 1) * columns;
   }
   return correct;
 }

@@ -23,7 +23,7 @@ Tensor over_last(const char* op, const Tensor& x_any, bool log) {
       Tensor grad_x = Tensor::empty(grad.shape(), grad.options());
       dispatch_floating(op, grad.dtype(), [&]<class T>() {
         (log ? cpu::log_softmax_backward<T> : cpu::softmax_backward<T>)(rows, n, y.get(op).data<T>(), grad.data<T>(),
-                                                                       grad_x.data<T>());
+                                                                        grad_x.data<T>());
       });
       ctx.set(0, std::move(grad_x));
     });

@@ -118,8 +118,8 @@ Tensor narrow(const Tensor& x, int dim, std::int64_t start, std::int64_t length)
   require_defined("narrow", x, "a tensor");
   dim = normalize_dim("narrow", dim, x.rank());
   LOCKSTEP_CHECK(start >= 0 && length >= 0 && start <= x.size(dim) - length, ValueError, "narrow",
-                 "expected a range inside dimension {} of {}, got start {} and length {}", dim, to_string(x.shape()), start,
-                 length);
+                 "expected a range inside dimension {} of {}, got start {} and length {}", dim, to_string(x.shape()),
+                 start, length);
   const Shape shape = x.shape().with(dim, length);
   const auto element = static_cast<std::int64_t>(size_of(x.dtype()));
   Tensor y;
@@ -153,8 +153,8 @@ Tensor cat(std::span<const Tensor> tensors, int dim) {
                    to_string(tensors[0].shape()), to_string(t.shape()));
     total += t.size(dim);
   }
-  Tensor y = Tensor::empty(tensors[0].shape().with(dim, total),
-                           {tensors[0].dtype(), tensors[0].device(), Layout::row_major});
+  Tensor y =
+      Tensor::empty(tensors[0].shape().with(dim, total), {tensors[0].dtype(), tensors[0].device(), Layout::row_major});
   const Around whole(y.shape(), dim);
   const std::int64_t row = whole.inner * static_cast<std::int64_t>(size_of(y.dtype()));
   std::int64_t at = 0;
@@ -168,8 +168,8 @@ Tensor cat(std::span<const Tensor> tensors, int dim) {
     inputs.push_back(&t);
     lengths.push_back(t.size(dim));
   }
-  const bool recorded = grad_enabled() && std::any_of(tensors.begin(), tensors.end(),
-                                                      [](const Tensor& t) { return t.requires_grad(); });
+  const bool recorded =
+      grad_enabled() && std::any_of(tensors.begin(), tensors.end(), [](const Tensor& t) { return t.requires_grad(); });
   if (recorded) {
     record("cat", y, std::span<const Tensor* const>(inputs), [dim, lengths](GradContext& ctx) {
       std::int64_t start = 0;
@@ -187,7 +187,8 @@ Tensor cat(std::span<const Tensor> tensors, int dim) {
 Tensor broadcast_to(const Tensor& x, const Shape& shape) {
   require_defined("broadcast_to", x, "a tensor");
   LOCKSTEP_CHECK(x.rank() <= shape.rank() && broadcast_shapes("broadcast_to", x.shape(), shape) == shape, ShapeError,
-                 "broadcast_to", "expected a shape that {} broadcasts to, got {}", to_string(x.shape()), to_string(shape));
+                 "broadcast_to", "expected a shape that {} broadcasts to, got {}", to_string(x.shape()),
+                 to_string(shape));
   const detail::Strides own = detail::dense_strides(x.shape(), x.layout());
   Tensor y = Tensor::empty(shape, {x.dtype(), x.device(), Layout::row_major});
   const detail::Strides target = detail::dense_strides(shape, Layout::row_major);

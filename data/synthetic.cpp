@@ -4,31 +4,30 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
+#include <utility>
 
 #include <lockstep/core/base/check.h>
 #include <lockstep/core/base/philox.h>
 #include <lockstep/core/base/thread_pool.h>
+#include <lockstep/kernels/cpu/multiversion.h>
 
 namespace lockstep {
 namespace {
 
-constexpr std::int64_t kSide = 32, kArea = kSide * kSide, kClasses = 10;
+constexpr int kSide = 32, kArea = kSide * kSide, kClasses = 10;
 constexpr std::uint64_t kKey = 0x73796e74'68657469u;  // keeps clear of other draws from the same seed
 
 enum Kind { disc, ring, square, triangle, cross, horizontal, vertical, diagonal, checkerboard, dots };
 
+LOCKSTEP_INLINE float clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+
 float uniform(PhiloxStream& draws, float low, float high) { return low + (high - low) * draws.next_uniform(); }
 
-/// Where, how large and which way round the figure is. Pixel coordinates are turned into (u, v), with the origin in its
-/// centre.
+/// Where, how large and which way round the figure is.
 struct Pose {
   float x, y, cosine, sine, size;
-
-  std::array<float, 2> to_figure(std::int64_t column, std::int64_t row) const {
-    const float dx = static_cast<float>(column) + 0.5f - x, dy = static_cast<float>(row) + 0.5f - y;
-    return {cosine * dx + sine * dy, cosine * dy - sine * dx};
-  }
 };
 
 /// A rotation by 4·atan(t) for t in [−limit, limit]: cosine and sine without calling them.
@@ -39,7 +38,7 @@ void rotate(Pose& pose, float t) {
 }
 
 /// Distance in pixels from the nearest edge of stripes of width `width`, positive inside.
-float stripes(float u, float width) {
+LOCKSTEP_INLINE float stripes(float u, float width) {
   const float phase = u / (2 * width) + 64;  // positive, so that the cast rounds down
   const float fraction = phase - static_cast<float>(static_cast<int>(phase));
   return (0.25f - std::abs(fraction - 0.5f)) * 2 * width;
@@ -47,7 +46,7 @@ float stripes(float u, float width) {
 
 /// How far (u, v) lies inside the figure, in pixels; negative outside.
 template <Kind kind>
-float depth(float u, float v, float size) {
+LOCKSTEP_INLINE float depth(float u, float v, float size) {
   const float au = std::abs(u), av = std::abs(v);
   switch (kind) {
     case disc: return size - std::sqrt(u * u + v * v);
@@ -77,17 +76,53 @@ float depth(float u, float v, float size) {
 
 /// How much of each pixel the figure covers, 0 to 1.
 template <Kind kind>
-void cover(const Pose& pose, float* coverage) {
-  for (std::int64_t i = 0; i < kArea; ++i) {
-    const auto [u, v] = pose.to_figure(i % kSide, i / kSide);
-    coverage[i] = std::clamp(depth<kind>(u, v, pose.size) + 0.5f, 0.0f, 1.0f);
+LOCKSTEP_INLINE void cover(const Pose& pose, float* coverage) {
+  for (int row = 0; row < kSide; ++row) {
+    const float dy = static_cast<float>(row) + 0.5f - pose.y;
+    for (int column = 0; column < kSide; ++column) {
+      const float dx = static_cast<float>(column) + 0.5f - pose.x;
+      const float u = pose.cosine * dx + pose.sine * dy, v = pose.cosine * dy - pose.sine * dx;
+      coverage[row * kSide + column] = clamp(depth<kind>(u, v, pose.size) + 0.5f, 0.0f, 1.0f);
+    }
   }
 }
 
-using Cover = void (*)(const Pose&, float*);
-constexpr std::array<Cover, kClasses> kCover = {
-    cover<disc>,       cover<ring>,     cover<square>,   cover<triangle>,     cover<cross>,
-    cover<horizontal>, cover<vertical>, cover<diagonal>, cover<checkerboard>, cover<dots>};
+LOCKSTEP_MULTIVERSION void cover(Kind kind, const Pose& pose, float* coverage) {
+  switch (kind) {
+    case disc: return cover<disc>(pose, coverage);
+    case ring: return cover<ring>(pose, coverage);
+    case square: return cover<square>(pose, coverage);
+    case triangle: return cover<triangle>(pose, coverage);
+    case cross: return cover<cross>(pose, coverage);
+    case horizontal: return cover<horizontal>(pose, coverage);
+    case vertical: return cover<vertical>(pose, coverage);
+    case diagonal: return cover<diagonal>(pose, coverage);
+    case checkerboard: return cover<checkerboard>(pose, coverage);
+    case dots: return cover<dots>(pose, coverage);
+  }
+}
+
+/// 4 · `blocks` random words.
+LOCKSTEP_MULTIVERSION void random_words(std::uint64_t key, std::uint64_t stream, int blocks, std::uint32_t* words) {
+  for (int i = 0; i < blocks; ++i) {
+    const auto draw = philox4x32(key, static_cast<std::uint64_t>(i), stream);
+    for (int w = 0; w < 4; ++w) words[4 * i + w] = draw[static_cast<std::size_t>(w)];
+  }
+}
+
+/// One plane: two colours mixed by `coverage`, light that falls off to one side, and noise.
+LOCKSTEP_MULTIVERSION void paint(const float* coverage, float back, float front, float slope_x, float slope_y,
+                                 float noise, const std::uint8_t* random, std::uint8_t* pixels) {
+  for (int row = 0; row < kSide; ++row) {
+    const float base = back + slope_y * static_cast<float>(row - kSide / 2);
+    for (int column = 0; column < kSide; ++column) {
+      const int i = row * kSide + column;
+      const float value = base + slope_x * static_cast<float>(column - kSide / 2) + coverage[i] * (front - back) +
+                          noise * (static_cast<float>(random[i]) - 127.5f);
+      pixels[i] = static_cast<std::uint8_t>(static_cast<int>(clamp(value, 0.0f, 255.0f) + 0.5f));
+    }
+  }
+}
 
 void draw_image(Kind kind, std::uint64_t key, std::uint64_t stream, std::uint8_t* pixels) {
   PhiloxStream draws(key, stream);
@@ -97,11 +132,14 @@ void draw_image(Kind kind, std::uint64_t key, std::uint64_t stream, std::uint8_t
   pose.y = uniform(draws, pose.size, kSide - pose.size);
   // Textures have a direction that tells them apart: they are only turned by up to 9 degrees. Figures turn freely.
   rotate(pose, kind >= horizontal ? uniform(draws, -0.04f, 0.04f) : uniform(draws, -1.0f, 1.0f));
-  if (kind == diagonal && draws.next_below(2) == 1) pose.sine = -pose.sine, std::swap(pose.cosine, pose.sine);
+  if (kind == diagonal && draws.next_below(2) == 1) {  // the other diagonal
+    pose.sine = -pose.sine;
+    std::swap(pose.cosine, pose.sine);
+  }
 
   // Two colours far enough apart. Which of them is the lighter one is open, so that no pixel by itself says anything.
   std::array<float, 3> back, front;
-  float contrast = 0;
+  float contrast;
   do {
     contrast = 0;
     for (std::size_t c = 0; c < 3; ++c) {
@@ -110,27 +148,18 @@ void draw_image(Kind kind, std::uint64_t key, std::uint64_t stream, std::uint8_t
       contrast += std::abs(front[c] - back[c]);
     }
   } while (contrast < 180);
-  // Light that falls off to one side, and noise.
   const float slope_x = uniform(draws, -1.5f, 1.5f), slope_y = uniform(draws, -1.5f, 1.5f);
   const float noise = uniform(draws, 0.06f, 0.25f);
 
-  std::array<float, kArea> coverage;
-  kCover[kind](pose, coverage.data());
-  std::array<std::uint8_t, 3 * kArea> bytes;
-  for (std::size_t block = 0; block < bytes.size() / 16; ++block) {
-    const auto words = philox4x32(~key, block, stream);
-    for (std::size_t i = 0; i < 16; ++i)
-      bytes[16 * block + i] = static_cast<std::uint8_t>(words[i / 4] >> (8 * (i % 4)));
-  }
-  for (std::int64_t c = 0; c < 3; ++c) {
-    const float base = back[static_cast<std::size_t>(c)], difference = front[static_cast<std::size_t>(c)] - base;
-    for (std::int64_t i = 0; i < kArea; ++i) {
-      const float light =
-          slope_x * static_cast<float>(i % kSide - kSide / 2) + slope_y * static_cast<float>(i / kSide - kSide / 2);
-      const float grain = noise * (static_cast<float>(bytes[static_cast<std::size_t>(c * kArea + i)]) - 127.5f);
-      const float value = base + coverage[static_cast<std::size_t>(i)] * difference + light + grain;
-      pixels[c * kArea + i] = static_cast<std::uint8_t>(std::clamp(value, 0.0f, 255.0f) + 0.5f);
-    }
+  float coverage[kArea];
+  std::uint32_t words[3 * kArea / 4];
+  static_assert(std::endian::native == std::endian::little, "the order of the bytes of a word is part of the images");
+  const auto* random = reinterpret_cast<const std::uint8_t*>(words);
+  cover(kind, pose, coverage);
+  random_words(~key, stream, 3 * kArea / 16, words);
+  for (int c = 0; c < 3; ++c) {
+    const auto channel = static_cast<std::size_t>(c);
+    paint(coverage, back[channel], front[channel], slope_x, slope_y, noise, random + c * kArea, pixels + c * kArea);
   }
 }
 
@@ -151,7 +180,7 @@ TensorDataset::Contents SyntheticDataset::load() const {
     for (std::int64_t i = begin; i < end; ++i) {
       labels[i] = i % kClasses;
       const auto stream = static_cast<std::uint64_t>(i) << 1 | (split_ == Split::test ? 1 : 0);
-      draw_image(static_cast<Kind>(labels[i]), seed_ ^ kKey, stream, pixels + i * 3 * kArea);
+      draw_image(static_cast<Kind>(labels[i]), seed_ ^ kKey, stream, pixels + i * (3 * kArea));
     }
   });
   return contents;

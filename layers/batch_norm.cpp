@@ -8,7 +8,8 @@ namespace lockstep {
 
 BatchNorm::BatchNorm(std::int64_t num_features, const Options& options, int rank)
     : num_features_(num_features), options_(options), rank_(rank) {
-  LOCKSTEP_CHECK(num_features > 0, ValueError, "BatchNorm", "expected a positive number of features, got {}", num_features);
+  LOCKSTEP_CHECK(num_features > 0, ValueError, "BatchNorm", "expected a positive number of features, got {}",
+                 num_features);
   if (options.affine) {
     weight = Tensor::ones({num_features});
     bias = Tensor::zeros({num_features});
@@ -27,7 +28,8 @@ BatchNorm::BatchNorm(std::int64_t num_features, const Options& options, int rank
 
 BatchNormOptions BatchNorm::begin_forward(const Tensor& x) {
   LOCKSTEP_CHECK(x.rank() == rank_ && x.size(1) == num_features_, ShapeError, "batch_norm",
-                 "expected an input of {} dimensions and {} channels, got {}", rank_, num_features_, to_string(x.shape()));
+                 "expected an input of {} dimensions and {} channels, got {}", rank_, num_features_,
+                 to_string(x.shape()));
   BatchNormOptions forward{.training = is_training() || !running_mean.defined(), .momentum = 0.0, .eps = options_.eps};
   if (options_.momentum) forward.momentum = *options_.momentum;
   if (is_training() && num_batches_tracked.defined()) {

@@ -10,8 +10,8 @@
 
 namespace lockstep {
 
-/// What BatchNorm1d and BatchNorm2d share. In training, and always without running statistics, each channel is normalised by the
-/// batch's mean and variance; else by the running ones.
+/// What BatchNorm1d and BatchNorm2d share. In training, and always without running statistics, each channel is
+/// normalised by the batch's mean and variance; else by the running ones.
 class BatchNorm : public Module {
  public:
   struct Options {
@@ -61,8 +61,8 @@ class BatchNorm1d : public BatchNorm {
   BatchNorm1d(std::int64_t num_features, const Options& options) : BatchNorm(num_features, options, 2) {}
 };
 
-/// relu(norm(x) + residual), or relu(norm(x)) for an undefined residual, in one fused op; through the modules one by one while
-/// either has a forward hook.
+/// relu(norm(x) + residual), or relu(norm(x)) for an undefined residual, in one fused op; through the modules one by
+/// one while either has a forward hook.
 Tensor batch_norm_relu(BatchNorm& norm, ReLU& relu, const Tensor& x, const Tensor& residual = {});
 
 }  // namespace lockstep

@@ -22,12 +22,13 @@ Conv2d::Conv2d(std::int64_t in_channels, std::int64_t out_channels, Size2d kerne
   LOCKSTEP_CHECK(in_channels > 0 && out_channels > 0 && all_at_least(1, kernel_size), ValueError, "Conv2d",
                  "expected positive sizes, got {} and {} channels, kernel {}", in_channels, out_channels,
                  tuple(kernel_size));
-  LOCKSTEP_CHECK(all_at_least(1, options.stride) && all_at_least(1, options.dilation) && all_at_least(0, options.padding),
-                 ValueError, "Conv2d", "expected stride and dilation >= 1 and padding >= 0, got {}, {} and {}",
-                 tuple(options.stride), tuple(options.dilation), tuple(options.padding));
-  LOCKSTEP_CHECK(options.groups > 0 && in_channels % options.groups == 0 && out_channels % options.groups == 0, ValueError,
-                 "Conv2d", "expected channels divisible by groups, got {} and {} channels, groups {}", in_channels,
-                 out_channels, options.groups);
+  LOCKSTEP_CHECK(
+      all_at_least(1, options.stride) && all_at_least(1, options.dilation) && all_at_least(0, options.padding),
+      ValueError, "Conv2d", "expected stride and dilation >= 1 and padding >= 0, got {}, {} and {}",
+      tuple(options.stride), tuple(options.dilation), tuple(options.padding));
+  LOCKSTEP_CHECK(options.groups > 0 && in_channels % options.groups == 0 && out_channels % options.groups == 0,
+                 ValueError, "Conv2d", "expected channels divisible by groups, got {} and {} channels, groups {}",
+                 in_channels, out_channels, options.groups);
   weight = Tensor::empty({out_channels, in_channels / options.groups, kernel_size[0], kernel_size[1]},
                          {.layout = Layout::channels_last});
   switch (options.init) {

@@ -26,8 +26,8 @@ class Conv2d : public Module {
     Init init = Init::kaiming_uniform;
   };
 
-  /// `Conv2d(3, 64, 7, {.stride = 2, .padding = 3, .bias = false})`. Throws ValueError unless sizes, strides and dilations are
-  /// positive, paddings not negative, and both channel counts multiples of `groups`.
+  /// `Conv2d(3, 64, 7, {.stride = 2, .padding = 3, .bias = false})`. Throws ValueError unless sizes, strides and
+  /// dilations are positive, paddings not negative, and both channel counts multiples of `groups`.
   Conv2d(std::int64_t in_channels, std::int64_t out_channels, Size2d kernel_size)
       : Conv2d(in_channels, out_channels, kernel_size, Options{}) {}
   Conv2d(std::int64_t in_channels, std::int64_t out_channels, Size2d kernel_size, const Options& options);

@@ -1,5 +1,5 @@
-// Initial values of parameters (torch.nn.init). All draws come from default_generator(), on the CPU, and are not recorded.
-// The element type is float32 or float64 (DTypeError).
+// Initial values of parameters (torch.nn.init). All draws come from default_generator(), on the CPU, and are not
+// recorded. The element type is float32 or float64 (DTypeError).
 #pragma once
 
 #include <lockstep/core/tensor.h>
@@ -24,8 +24,8 @@ struct KaimingOptions {
   Nonlinearity nonlinearity = Nonlinearity::leaky_relu;
 };
 
-/// He et al., "Delving deep into rectifiers", ICCV 2015: uniform within ± gain · √(3 / fan), where gain is √(2 / (1 + a²)) for
-/// leaky_relu, √2 for relu, 1 for linear. Throws ShapeError below two dimensions.
+/// He et al., "Delving deep into rectifiers", ICCV 2015: uniform within ± gain · √(3 / fan), where gain is √(2 / (1 +
+/// a²)) for leaky_relu, √2 for relu, 1 for linear. Throws ShapeError below two dimensions.
 void kaiming_uniform_(const Tensor& weight, const KaimingOptions& options = {});
 /// The same with a normal distribution of standard deviation gain / √fan.
 void kaiming_normal_(const Tensor& weight, const KaimingOptions& options = {});

@@ -71,8 +71,8 @@ std::ptrdiff_t Module::offset_of(const std::string& name, const void* member) co
   // The size of the derived object is not known here; this catches most of what lies elsewhere, the stack or heap.
   constexpr std::ptrdiff_t kLargestModule = 1 << 24;
   const std::ptrdiff_t offset = static_cast<const char*>(member) - reinterpret_cast<const char*>(this);
-  LOCKSTEP_CHECK(offset >= static_cast<std::ptrdiff_t>(sizeof(Module)) && offset < kLargestModule, ValueError, "register",
-                 "expected '{}' to be a data member of {}", name, type_name());
+  LOCKSTEP_CHECK(offset >= static_cast<std::ptrdiff_t>(sizeof(Module)) && offset < kLargestModule, ValueError,
+                 "register", "expected '{}' to be a data member of {}", name, type_name());
   return offset;
 }
 
@@ -148,7 +148,8 @@ std::vector<std::pair<std::string, Tensor>> Module::named_buffers() const {
   std::vector<std::pair<std::string, Tensor>> buffers;
   visit_modules("", [&](const std::string& prefix, Module& module) {
     for (const TensorMember& entry : module.buffers_) {
-      if (const Tensor& tensor = module.member(entry); tensor.defined()) buffers.emplace_back(prefix + entry.name, tensor);
+      if (const Tensor& tensor = module.member(entry); tensor.defined())
+        buffers.emplace_back(prefix + entry.name, tensor);
     }
   });
   return buffers;

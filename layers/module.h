@@ -1,4 +1,5 @@
-// Module: the base of layers and models, and what they share: named parameters, train/eval, state dicts, hooks, printing.
+// Module: the base of layers and models, and what they share: named parameters, train/eval, state dicts, hooks,
+// printing.
 #pragma once
 
 #include <concepts>
@@ -74,7 +75,8 @@ struct StateDictMismatch {
   std::vector<std::string> unexpected;  ///< in the dict, not in the module
 };
 
-/// A layer or a model. Its parameters, buffers and children are ordinary data members, made known by name in the constructor:
+/// A layer or a model. Its parameters, buffers and children are ordinary data members, made known by name in the
+/// constructor:
 ///
 ///     struct Net : Module {
 ///       Conv2d conv{3, 16, 3};
@@ -86,8 +88,8 @@ struct StateDictMismatch {
 ///       Tensor forward(const Tensor& x) override { return fc(mean(relu(conv(x)), {2, 3})); }
 ///     };
 ///
-/// Copying a module copies handles: the copy has its own structure and mode but shares parameters, buffers and gradients.
-/// clone() makes an independent one. Members can be replaced by assignment (`model.fc = Linear(512, 10)`).
+/// Copying a module copies handles: the copy has its own structure and mode but shares parameters, buffers and
+/// gradients. clone() makes an independent one. Members can be replaced by assignment (`model.fc = Linear(512, 10)`).
 class Module {
  public:
   virtual ~Module() = default;
@@ -97,8 +99,8 @@ class Module {
   /// forward(), then the hooks.
   Tensor operator()(const Tensor& x);
 
-  // ---- Recursion over the children. Names are dotted paths as in PyTorch ("layer1.0.conv1.weight"), in order of registration.
-  // Undefined tensors (no bias) are left out.
+  // ---- Recursion over the children. Names are dotted paths as in PyTorch ("layer1.0.conv1.weight"), in order of
+  // registration. Undefined tensors (no bias) are left out.
 
   /// Every parameter; one registered in two places is listed once, under its first name.
   std::vector<std::pair<std::string, Tensor>> named_parameters() const;
@@ -112,8 +114,8 @@ class Module {
   void eval() { train(false); }
   bool is_training() const { return training_; }
 
-  /// Moves parameters and floating-point buffers; integer buffers are counters kept by the host. Replaces the tensors that are not
-  /// there already: make optimizers after this. Throws DeviceError if there is no such device.
+  /// Moves parameters and floating-point buffers; integer buffers are counters kept by the host. Replaces the tensors
+  /// that are not there already: make optimizers after this. Throws DeviceError if there is no such device.
   void to(Device device);
   /// Converts parameters and floating-point buffers, in the same way. Throws DTypeError unless `dtype` is floating.
   void to(DType dtype);
@@ -124,9 +126,10 @@ class Module {
 
   /// Parameters and buffers by name, sharing memory, without their place on the tape.
   StateDict state_dict() const;
-  /// Copies values into parameters and buffers, converting dtypes and layouts. Throws StateDictError listing all missing, unexpected
-  /// and mis-shaped entries at once, and then changes nothing. With `strict` false only wrong shapes throw, and the rest is
-  /// returned. `num_batches_tracked` may be missing, as it is in files from before PyTorch 0.4.1.
+  /// Copies values into parameters and buffers, converting dtypes and layouts. Throws StateDictError listing all
+  /// missing, unexpected and mis-shaped entries at once, and then changes nothing. With `strict` false only wrong
+  /// shapes throw, and the rest is returned. `num_batches_tracked` may be missing, as it is in files from before
+  /// PyTorch 0.4.1.
   StateDictMismatch load_state_dict(const StateDict& state, bool strict = true);
 
   /// Calls `hook` after each forward of this module. Fused blocks compute in parts while a hook is set on one of them.
@@ -145,9 +148,9 @@ class Module {
   Module& operator=(const Module&) = default;
   Module& operator=(Module&&) = default;
 
-  // The tensor or module must be a data member of this object itself (not an element of a vector member, nor behind a pointer),
-  // since copies find theirs at the same place. Throws ValueError for anything else where that can be seen, for an empty name,
-  // one with a dot, and one that is taken.
+  // The tensor or module must be a data member of this object itself (not an element of a vector member, nor behind a
+  // pointer), since copies find theirs at the same place. Throws ValueError for anything else where that can be seen,
+  // for an empty name, one with a dot, and one that is taken.
 
   /// Makes a leaf of it that requires a gradient. An undefined tensor is registered too, as absent.
   void register_parameter(std::string name, Tensor& parameter);
@@ -191,8 +194,8 @@ class Module {
   bool training_ = true;
 };
 
-/// A copy with memory of its own, in the same mode, without gradients and hooks. Tensors shared within the module are shared
-/// within the copy.
+/// A copy with memory of its own, in the same mode, without gradients and hooks. Tensors shared within the module are
+/// shared within the copy.
 template <std::derived_from<Module> M>
 M clone(const M& module) {
   M copy = module;
@@ -208,8 +211,9 @@ namespace detail {
 
 template <class M>
 ModuleBox::ModuleBox(M module)
-    : module_(std::make_unique<M>(std::move(module))),
-      copy_([](const Module& source) -> std::unique_ptr<Module> { return std::make_unique<M>(static_cast<const M&>(source)); }) {}
+    : module_(std::make_unique<M>(std::move(module))), copy_([](const Module& source) -> std::unique_ptr<Module> {
+        return std::make_unique<M>(static_cast<const M&>(source));
+      }) {}
 
 }  // namespace detail
 }  // namespace lockstep

@@ -17,16 +17,16 @@ class Sequential : public Module {
   Sequential() = default;
   /// Any mix of modules, by value. (One Sequential alone is copied, not nested.)
   template <class... Modules>
-    requires(sizeof...(Modules) > 0 && (std::derived_from<std::remove_cvref_t<Modules>, Module> && ...) &&
-             !(sizeof...(Modules) == 1 && (std::same_as<std::remove_cvref_t<Modules>, Sequential> && ...)))
-  explicit Sequential(Modules&&... modules) {
+  requires(sizeof...(Modules) > 0 && (std::derived_from<std::remove_cvref_t<Modules>, Module> && ...) &&
+           !(sizeof...(Modules) == 1 && (std::same_as<std::remove_cvref_t<Modules>, Sequential> &&
+                                         ...))) explicit Sequential(Modules&&... modules) {
     (push_back(std::forward<Modules>(modules)), ...);
   }
 
   /// Adds a module at the end and returns it where it now is.
   template <class M>
-    requires std::derived_from<std::remove_cvref_t<M>, Module>
-  std::remove_cvref_t<M>& push_back(M&& module) {
+  requires std::derived_from<std::remove_cvref_t<M>, Module> std::remove_cvref_t<M>
+  &push_back(M&& module) {
     append(detail::ModuleBox(std::remove_cvref_t<M>(std::forward<M>(module))));
     return static_cast<std::remove_cvref_t<M>&>((*this)[size() - 1]);
   }

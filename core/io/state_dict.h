@@ -12,8 +12,8 @@
 
 namespace lockstep {
 
-/// A map from names to tensors that keeps the order of insertion. The tensors are handles: a state dict taken from a model
-/// shares the model's memory.
+/// A map from names to tensors that keeps the order of insertion. The tensors are handles: a state dict taken from a
+/// model shares the model's memory.
 class StateDict {
  public:
   using Entry = std::pair<std::string, Tensor>;

@@ -1,5 +1,5 @@
-// Learning rates over time (torch.optim.lr_scheduler), in closed form: a rate depends on a count of steps or epochs alone, so that
-// resuming a run needs nothing but that count.
+// Learning rates over time (torch.optim.lr_scheduler), in closed form: a rate depends on a count of steps or epochs
+// alone, so that resuming a run needs nothing but that count.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,8 @@
 
 namespace lockstep {
 
-/// The rate after `count` steps of the schedule, from a group's initial rate. Any function will do: these are the usual ones.
+/// The rate after `count` steps of the schedule, from a group's initial rate. Any function will do: these are the usual
+/// ones.
 using LrSchedule = std::function<double(double initial_lr, std::int64_t count)>;
 
 /// StepLR: times gamma every `step_size` counts.
@@ -22,10 +23,12 @@ LrSchedule cosine_annealing_lr(std::int64_t t_max, double eta_min = 0.0);
 /// LinearLR, the warm-up: from start_factor · rate to end_factor · rate in `total_iters` counts, constant after that.
 LrSchedule linear_lr(double start_factor = 1.0 / 3.0, double end_factor = 1.0, std::int64_t total_iters = 5);
 /// SequentialLR: one schedule after the other, each starting at 0 again at its milestone:
-/// `sequential_lr({linear_lr(0.1, 1.0, 5), cosine_annealing_lr(85)}, {5})`. Takes one milestone fewer than schedules, rising.
+/// `sequential_lr({linear_lr(0.1, 1.0, 5), cosine_annealing_lr(85)}, {5})`. Takes one milestone fewer than schedules,
+/// rising.
 LrSchedule sequential_lr(std::vector<LrSchedule> schedules, std::vector<std::int64_t> milestones);
 
-/// Drives the rates of an optimizer, all its groups, by a schedule. All of the above throw ValueError for values out of range.
+/// Drives the rates of an optimizer, all its groups, by a schedule. All of the above throw ValueError for values out of
+/// range.
 class LrScheduler {
  public:
   /// Sets the rates for count 0. `optimizer` must outlive this.

@@ -9,8 +9,8 @@
 
 namespace lockstep {
 
-/// Changes parameters by their gradients. Parameters come in groups, each with options of its own; the tensors are handles, shared
-/// with the model. Gradients are read and never changed.
+/// Changes parameters by their gradients. Parameters come in groups, each with options of its own; the tensors are
+/// handles, shared with the model. Gradients are read and never changed.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -35,11 +35,12 @@ class Optimizer {
   /// The learning rate that the group was made with: what schedules scale.
   double initial_lr(std::size_t group) const;
 
-  /// Everything that the next steps depend on apart from the parameters: options as float64 scalars ("param_groups.0.lr"), state by
-  /// index over all groups ("state.7.momentum_buffer"). Shares memory with the optimizer.
+  /// Everything that the next steps depend on apart from the parameters: options as float64 scalars
+  /// ("param_groups.0.lr"), state by index over all groups ("state.7.momentum_buffer"). Shares memory with the
+  /// optimizer.
   virtual StateDict state_dict() const = 0;
-  /// Copies such a state back; the learning rates come with it, initial_lr() stays. Throws StateDictError listing all that does
-  /// not fit, and then changes nothing.
+  /// Copies such a state back; the learning rates come with it, initial_lr() stays. Throws StateDictError listing all
+  /// that does not fit, and then changes nothing.
   virtual void load_state_dict(const StateDict& state) = 0;
 
  protected:
@@ -49,8 +50,8 @@ class Optimizer {
     double initial_lr;
   };
 
-  /// Throws ValueError naming `op` for no group, a group without parameters, an undefined tensor, one that is not a leaf, one
-  /// that occurs twice; DTypeError for a dtype other than float32 and float64.
+  /// Throws ValueError naming `op` for no group, a group without parameters, an undefined tensor, one that is not a
+  /// leaf, one that occurs twice; DTypeError for a dtype other than float32 and float64.
   Optimizer(const char* op, std::vector<Group> groups);
 
   const Group& group(std::size_t index) const;

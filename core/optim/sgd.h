@@ -26,7 +26,8 @@ class SGD final : public Optimizer {
     Options options;
   };
 
-  /// `SGD(model.parameters(), {.lr = 0.01, .momentum = 0.9})`. Throws ValueError for options out of range, and as Optimizer does.
+  /// `SGD(model.parameters(), {.lr = 0.01, .momentum = 0.9})`. Throws ValueError for options out of range, and as
+  /// Optimizer does.
   SGD(std::vector<Tensor> params, const Options& options);
   explicit SGD(std::vector<ParamGroup> groups);
 

@@ -10,11 +10,9 @@ namespace {
 
 /// A convolution as all of these nets have them: padded to keep the size, without bias.
 Conv2d conv(std::int64_t in_channels, std::int64_t out_channels, std::int64_t kernel_size, std::int64_t stride = 1) {
-  return Conv2d(in_channels, out_channels, kernel_size,
-                {.stride = stride,
-                 .padding = kernel_size / 2,
-                 .bias = false,
-                 .init = Conv2d::Init::kaiming_normal_fan_out});
+  return Conv2d(
+      in_channels, out_channels, kernel_size,
+      {.stride = stride, .padding = kernel_size / 2, .bias = false, .init = Conv2d::Init::kaiming_normal_fan_out});
 }
 
 /// What brings a block's input to the shape of its output; empty where it has it.

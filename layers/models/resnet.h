@@ -1,5 +1,5 @@
-// ResNet-18, -34 and -50: He et al., "Deep residual learning for image recognition", CVPR 2016, with torchvision's names and details (in
-// the bottleneck block the 3×3 convolution has the stride).
+// ResNet-18, -34 and -50: He et al., "Deep residual learning for image recognition", CVPR 2016, with torchvision's
+// names and details (in the bottleneck block the 3×3 convolution has the stride).
 #pragma once
 
 #include <array>
@@ -17,9 +17,10 @@ namespace lockstep {
 
 struct ResNetOptions {
   std::int64_t num_classes = 1000;
-  std::int64_t in_channels = 3;     ///< of the images
-  std::int64_t width = 64;          ///< channels of the stem and of layer1; 16 makes a narrow, quick variant
-  bool zero_init_residual = false;  ///< the last batch norm of each block starts at 0, so that blocks start as identities
+  std::int64_t in_channels = 3;  ///< of the images
+  std::int64_t width = 64;       ///< channels of the stem and of layer1; 16 makes a narrow, quick variant
+  bool zero_init_residual =
+      false;  ///< the last batch norm of each block starts at 0, so that blocks start as identities
 };
 
 /// Two 3×3 convolutions and a shortcut: x [N, in_channels, H, W] → [N, channels, ⌈H / stride⌉, ⌈W / stride⌉].
@@ -38,7 +39,8 @@ class BasicBlock : public Module {
   Sequential downsample;  ///< a 1×1 convolution and batch norm where the shapes differ; else empty and no child
 };
 
-/// A 1×1, a 3×3 and a 1×1 convolution and a shortcut: x [N, in_channels, H, W] → [N, 4 · channels, ⌈H / stride⌉, ⌈W / stride⌉].
+/// A 1×1, a 3×3 and a 1×1 convolution and a shortcut: x [N, in_channels, H, W] → [N, 4 · channels, ⌈H / stride⌉, ⌈W /
+/// stride⌉].
 class Bottleneck : public Module {
  public:
   static constexpr std::int64_t kExpansion = 4;
@@ -56,7 +58,8 @@ class Bottleneck : public Module {
   Sequential downsample;  ///< a 1×1 convolution and batch norm where the shapes differ; else empty and no child
 };
 
-/// Images [N, in_channels, H, W] → logits [N, num_classes]. Convolutions start normal (fan out), batch norms at 1 and 0.
+/// Images [N, in_channels, H, W] → logits [N, num_classes]. Convolutions start normal (fan out), batch norms at 1 and
+/// 0.
 class ResNet : public Module {
  public:
   enum class Block { basic, bottleneck };

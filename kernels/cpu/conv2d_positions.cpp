@@ -1,0 +1,122 @@
+#include <algorithm>
+
+#include <lockstep/core/base/thread_pool.h>
+#include <lockstep/kernels/cpu/conv2d_internal.h>
+#include <lockstep/kernels/cpu/onednn_utils.h>
+
+namespace lockstep::cpu::conv2d {
+namespace {
+
+/// Cuts channels for the threads, in multiples of 16 and worth at least some ten microseconds each.
+template <class Body>
+void parallel_over_channels(std::int64_t channels, std::int64_t flops, Body&& body) {
+  const std::int64_t units = (channels + 15) / 16, grain = std::max<std::int64_t>(1, 2'000'000 * units / flops);
+  parallel_for(units, grain, [&](std::int64_t begin, std::int64_t end) {
+    const onednn::SingleThread scope;
+    const std::int64_t first = begin * 16;
+    body(first, std::min(end * 16, channels) - first);
+  });
+}
+
+/// Calls visit(r, s, count, h, w) for the taps of output position (p, q) that lie inside the image. Where neighbouring
+/// taps of a kernel row meet neighbouring pixels, `count` of them come at once.
+template <class Visit>
+void for_each_live_run(const Conv2dShape& d, std::int64_t p, std::int64_t q, Visit&& visit) {
+  const std::int64_t w0 = q * d.stride_w - d.pad_w;
+  for (std::int64_t r = 0; r < d.r; ++r) {
+    const std::int64_t h = p * d.stride_h - d.pad_h + r * d.dilation_h;
+    if (h < 0 || h >= d.h) continue;
+    if (d.dilation_w == 1) {
+      const std::int64_t s_begin = std::max<std::int64_t>(0, -w0), s_end = std::min(d.s, d.w - w0);
+      if (s_begin < s_end) visit(r, s_begin, s_end - s_begin, h, w0 + s_begin);
+      continue;
+    }
+    for (std::int64_t s = 0; s < d.s; ++s) {
+      const std::int64_t w = w0 + s * d.dilation_w;
+      if (w >= 0 && w < d.w) visit(r, s, 1, h, w);
+    }
+  }
+}
+
+/// The multiply-adds of one pass, times two.
+std::int64_t flops(const Conv2dShape& d) {
+  std::int64_t taps = 0;
+  for (std::int64_t p = 0; p < d.p; ++p) {
+    for (std::int64_t q = 0; q < d.q; ++q) {
+      for_each_live_run(d, p, q, [&](auto, auto, std::int64_t count, auto, auto) { taps += count; });
+    }
+  }
+  return std::max<std::int64_t>(1, 2 * d.n * d.k * d.c * taps);
+}
+
+void fill_rows(std::int64_t rows, std::int64_t columns, const float* values, float* to, std::int64_t stride) {
+  for (std::int64_t i = 0; i < rows; ++i, to += stride) {
+    if (values == nullptr) {
+      std::fill_n(to, columns, 0.0f);
+    } else {
+      std::copy_n(values, columns, to);
+    }
+  }
+}
+
+}  // namespace
+
+void positions_forward(const Conv2dShape& d, const float* x, const float* w, const float* bias, float* y) {
+  const std::int64_t depth = d.r * d.s * d.c, image_x = d.h * d.w * d.c, image_y = d.p * d.q * d.k;
+  parallel_over_channels(d.k, flops(d), [&](std::int64_t k, std::int64_t count) {
+    for (std::int64_t p = 0; p < d.p; ++p) {
+      for (std::int64_t q = 0; q < d.q; ++q) {
+        float* to = y + (p * d.q + q) * d.k + k;
+        bool written = bias != nullptr;
+        if (written) fill_rows(d.n, count, bias + k, to, image_y);
+        for_each_live_run(d, p, q, [&](auto r, auto s, auto taps, auto h, auto column) {
+          onednn::sgemm(false, true, d.n, count, taps * d.c, x + (h * d.w + column) * d.c, image_x,
+                        w + k * depth + (r * d.s + s) * d.c, depth, written ? 1.0f : 0.0f, to, image_y);
+          written = true;
+        });
+        if (!written) fill_rows(d.n, count, nullptr, to, image_y);
+      }
+    }
+  });
+}
+
+void positions_backward_data(const Conv2dShape& d, const float* grad_y, const float* w, float* grad_x) {
+  const std::int64_t depth = d.r * d.s * d.c, image_x = d.h * d.w * d.c, image_y = d.p * d.q * d.k;
+  parallel_over_channels(d.c, flops(d), [&](std::int64_t c, std::int64_t count) {
+    for (std::int64_t h = 0; h < d.h; ++h) {
+      for (std::int64_t column = 0; column < d.w; ++column) {
+        float* to = grad_x + (h * d.w + column) * d.c + c;
+        bool written = false;
+        for (std::int64_t r = 0; r < d.r; ++r) {
+          const std::int64_t p = (h + d.pad_h - r * d.dilation_h) / d.stride_h;
+          if (p < 0 || p >= d.p || p * d.stride_h - d.pad_h + r * d.dilation_h != h) continue;
+          for (std::int64_t s = 0; s < d.s; ++s) {
+            const std::int64_t q = (column + d.pad_w - s * d.dilation_w) / d.stride_w;
+            if (q < 0 || q >= d.q || q * d.stride_w - d.pad_w + s * d.dilation_w != column) continue;
+            onednn::sgemm(false, false, d.n, count, d.k, grad_y + (p * d.q + q) * d.k, image_y,
+                          w + (r * d.s + s) * d.c + c, depth, written ? 1.0f : 0.0f, to, image_x);
+            written = true;
+          }
+        }
+        if (!written) fill_rows(d.n, count, nullptr, to, image_x);
+      }
+    }
+  });
+}
+
+void positions_backward_weight(const Conv2dShape& d, const float* x, const float* grad_y, float* grad_w) {
+  const std::int64_t depth = d.r * d.s * d.c, image_x = d.h * d.w * d.c, image_y = d.p * d.q * d.k;
+  parallel_over_channels(d.k, flops(d), [&](std::int64_t k, std::int64_t count) {
+    std::fill_n(grad_w + k * depth, count * depth, 0.0f);
+    for (std::int64_t p = 0; p < d.p; ++p) {
+      for (std::int64_t q = 0; q < d.q; ++q) {
+        for_each_live_run(d, p, q, [&](auto r, auto s, auto taps, auto h, auto column) {
+          onednn::sgemm(true, false, count, taps * d.c, d.n, grad_y + (p * d.q + q) * d.k + k, image_y,
+                        x + (h * d.w + column) * d.c, image_x, 1.0f, grad_w + k * depth + (r * d.s + s) * d.c, depth);
+        });
+      }
+    }
+  });
+}
+
+}  // namespace lockstep::cpu::conv2d

@@ -30,7 +30,7 @@ struct DataLoaderOptions {
   int workers = 0;         ///< threads that prepare batches ahead; 0: the calling thread does, when it asks
   int prefetch = 2;        ///< batches that each worker may be ahead
   bool drop_last = false;  ///< leave out a last batch that is not full
-  std::shared_ptr<const Sampler> sampler;  ///< instead of `shuffle`: which examples, in which order
+  std::shared_ptr<const Sampler> sampler = {};  ///< instead of `shuffle`: which examples, in which order
 };
 
 /// `for (Batch batch : loader.epoch(3)) …`. Batches are a function of (data set, transform, options but for workers and

@@ -14,7 +14,7 @@ struct ProgressOptions {
   bool leave = true;          ///< whether the bar stays on the screen when it is finished
   int fd = 2;                 ///< where it is drawn: standard error
   /// Seconds from any fixed point, never going back. Default: std::chrono::steady_clock.
-  std::function<double()> clock;
+  std::function<double()> clock = {};
 };
 
 /// One line on a terminal, redrawn at most ten times a second:
@@ -48,7 +48,7 @@ class ProgressBar {
 
  private:
   friend void print_line(std::string_view);
-  void update(double now);
+  void update();
   void draw();
   void wipe();
   std::string compose(int width, double now) const;
@@ -60,6 +60,7 @@ class ProgressBar {
   std::string note_;
   bool terminal_ = false, drawn_ = false, finished_ = false;
   double begin_ = 0, last_plain_ = 0;
+  std::int64_t last_tenth_ = 0;
   std::atomic<double> next_draw_{0};
 };
 

@@ -7,7 +7,6 @@
 #include <atomic>
 #include <bit>
 #include <cstdlib>
-#include <limits>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -20,6 +19,7 @@ namespace {
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kSmallLimit = 1024;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kAddressSpace = std::size_t{1} << 47;
 
 /// Sizes are rounded up to one of eight steps per power of two, so that at most an eighth of a block is wasted and
 /// tensors of nearly equal size share blocks.
@@ -38,33 +38,30 @@ SizeClass size_class(std::size_t bytes) {
 class BlockCache {
  public:
   void* take(std::size_t bytes) {
-    LOCKSTEP_CHECK(bytes <= std::numeric_limits<std::size_t>::max() / 4, OutOfMemoryError, "allocate",
+    LOCKSTEP_CHECK(bytes <= kAddressSpace, OutOfMemoryError, "allocate",
                    "expected a size that memory can have, got {} bytes", bytes);
     const SizeClass c = size_class(bytes);
     {
       std::lock_guard lock(mutex_);
-      add_live(c.bytes);
       auto& free_blocks = free_[static_cast<std::size_t>(c.index)];
       if (!free_blocks.empty()) {
         void* block = free_blocks.back();
         free_blocks.pop_back();
         stats_.cached -= static_cast<std::int64_t>(c.bytes);
+        add_live(c.bytes);
         return block;
       }
-      ++stats_.system_allocations;
     }
     void* block = from_system(c.bytes);
     if (!block) {
       release_cached();
       block = from_system(c.bytes);
     }
-    if (!block) {
-      std::unique_lock lock(mutex_);
-      stats_.live -= static_cast<std::int64_t>(c.bytes);
-      lock.unlock();
-      detail::fail<OutOfMemoryError>("allocate", "expected {} bytes to be available; in use: {}", bytes,
-                                     memory_summary());
-    }
+    LOCKSTEP_CHECK(block, OutOfMemoryError, "allocate", "expected {} bytes to be available; in use: {}", bytes,
+                   memory_summary());
+    std::lock_guard lock(mutex_);
+    ++stats_.system_allocations;
+    add_live(c.bytes);
     return block;
   }
 
@@ -125,22 +122,38 @@ BlockCache& blocks() {
   return cache;
 }
 
-// ---- Small blocks: per-thread free lists, one for each multiple of 64 bytes, filled from slabs.
+// ---- Small blocks: per-thread free lists, one for each multiple of 64 bytes, filled from slabs. Threads exchange
+// surplus blocks.
 
 struct FreeBlock {
   FreeBlock* next;
 };
+struct FreeList {
+  FreeBlock* first;
+  std::size_t count;
+
+  void push(void* block) {
+    first = new (block) FreeBlock{first};
+    ++count;
+  }
+  FreeBlock* pop() {
+    --count;
+    return std::exchange(first, first->next);
+  }
+};
 constexpr std::size_t kSmallClasses = kSmallLimit / kAlignment;
 constexpr std::size_t kSlabBytes = std::size_t{64} << 10;
-using FreeLists = std::array<FreeBlock*, kSmallClasses>;
+using FreeLists = std::array<FreeList, kSmallClasses>;
 
-/// Blocks of threads that have ended, for those that go on.
-struct Orphans {
+constexpr std::size_t blocks_per_slab(std::size_t c) { return kSlabBytes / ((c + 1) * kAlignment); }
+
+/// Blocks that threads could spare, for those that run out.
+struct SpareBlocks {
   std::mutex mutex;
   FreeLists lists{};
 };
-Orphans& orphans() {
-  static Orphans& instance = *new Orphans;
+SpareBlocks& spare_blocks() {
+  static SpareBlocks& instance = *new SpareBlocks;
   return instance;
 }
 std::atomic<std::int64_t> g_slab_bytes{0};
@@ -148,34 +161,36 @@ std::atomic<std::int64_t> g_slab_bytes{0};
 // Trivially destructible, so that it can be used to the very end of a thread.
 constinit thread_local FreeLists t_free{};
 
-struct ThreadEnd {
-  ~ThreadEnd() {
-    std::lock_guard lock(orphans().mutex);
-    for (std::size_t c = 0; c < kSmallClasses; ++c) {
-      while (FreeBlock* block = t_free[c]) {
-        t_free[c] = block->next;
-        block->next = orphans().lists[c];
-        orphans().lists[c] = block;
-      }
-    }
-  }
-};
+/// Gives up `count` blocks of the calling thread.
+[[gnu::noinline]] void spare(std::size_t c, std::size_t count) noexcept {
+  std::lock_guard lock(spare_blocks().mutex);
+  for (std::size_t i = 0; i < count; ++i) spare_blocks().lists[c].push(t_free[c].pop());
+}
 
-[[gnu::noinline]] void refill(std::size_t c) {
+/// Lets the end of the calling thread give up all its blocks.
+void spare_at_thread_end() {
+  struct ThreadEnd {
+    ~ThreadEnd() {
+      for (std::size_t c = 0; c < kSmallClasses; ++c) spare(c, t_free[c].count);
+    }
+  };
   static thread_local ThreadEnd thread_end;
   (void)thread_end;
+}
+
+[[gnu::noinline]] void refill(std::size_t c) {
+  spare_at_thread_end();
   {
-    std::lock_guard lock(orphans().mutex);
-    if ((t_free[c] = std::exchange(orphans().lists[c], nullptr))) return;
+    std::lock_guard lock(spare_blocks().mutex);
+    FreeList& spares = spare_blocks().lists[c];
+    for (std::size_t i = std::min(spares.count, blocks_per_slab(c)); i > 0; --i) t_free[c].push(spares.pop());
   }
+  if (t_free[c].first) return;
   auto* slab = static_cast<std::byte*>(std::aligned_alloc(kAlignment, kSlabBytes));
   LOCKSTEP_CHECK(slab, OutOfMemoryError, "allocate", "expected {} bytes to be available; in use: {}", kSlabBytes,
                  memory_summary());
   g_slab_bytes.fetch_add(kSlabBytes, std::memory_order_relaxed);
-  const std::size_t block_bytes = (c + 1) * kAlignment;
-  for (std::size_t at = 0; at + block_bytes <= kSlabBytes; at += block_bytes) {
-    t_free[c] = new (slab + at) FreeBlock{t_free[c]};
-  }
+  for (std::size_t i = 0; i < blocks_per_slab(c); ++i) t_free[c].push(slab + i * (c + 1) * kAlignment);
 }
 
 }  // namespace
@@ -185,11 +200,10 @@ void* detail::small_allocate(std::size_t bytes) {
   return std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
 #else
   const std::size_t c = (bytes - 1) / kAlignment;
-  if (!t_free[c]) [[unlikely]]
+  FreeList& list = t_free[c];
+  if (!list.first) [[unlikely]]
     refill(c);
-  FreeBlock* block = t_free[c];
-  t_free[c] = block->next;
-  return block;
+  return list.pop();
 #endif
 }
 
@@ -199,7 +213,13 @@ void detail::small_deallocate(void* block, std::size_t bytes) noexcept {
   std::free(block);
 #else
   const std::size_t c = (bytes - 1) / kAlignment;
-  t_free[c] = new (block) FreeBlock{t_free[c]};
+  FreeList& list = t_free[c];
+  if (!list.first) [[unlikely]]
+    spare_at_thread_end();
+  list.push(block);
+  // A thread that frees what others allocate would hoard it.
+  if (list.count > 4 * blocks_per_slab(c)) [[unlikely]]
+    spare(c, 2 * blocks_per_slab(c));
 #endif
 }
 

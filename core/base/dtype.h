@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 
 #include <lockstep/core/base/float16.h>
 
@@ -43,7 +44,10 @@ constexpr bool is_floating(DType dtype) { return dtype != DType::int64 && dtype 
 
 /// The DType of a C++ element type: `dtype_of<float> == DType::float32`.
 template <class T>
-inline constexpr DType dtype_of = DType::float32;
+inline constexpr DType dtype_of = [] {
+  static_assert(std::is_same_v<T, float>, "not an element type of tensors");
+  return DType::float32;
+}();
 template <>
 inline constexpr DType dtype_of<double> = DType::float64;
 template <>

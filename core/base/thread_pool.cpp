@@ -2,12 +2,14 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <lockstep/core/base/check.h>
@@ -35,14 +37,14 @@ inline void pause() {
 }
 
 /// Workers that wait for one job at a time. A waiting worker spins for some ten microseconds, about the gap between two
-/// kernels of one step, and then sleeps.
+/// kernels of one step, and then sleeps. A job ends when its chunks are done: a worker that the system has not scheduled
+/// in time is not waited for.
 class Pool {
  public:
   ~Pool() {
     {
       std::lock_guard lock(sleep_mutex_);
-      stop_ = true;
-      generation_.fetch_add(1, std::memory_order_release);
+      stop_.store(true, std::memory_order_relaxed);
     }
     wake_.notify_all();
     for (std::thread& worker : workers_) worker.join();
@@ -52,76 +54,85 @@ class Pool {
   bool try_run(std::int64_t chunks, detail::ChunkFunction function, void* context) {
     std::unique_lock busy(busy_, std::try_to_lock);
     if (!busy) return false;
-    while (static_cast<std::int64_t>(workers_.size()) < chunks - 1) {
-      workers_.emplace_back([this, seen = generation_.load(std::memory_order_relaxed)] { work(seen); });
-    }
+    while (static_cast<std::int64_t>(workers_.size()) < chunks - 1) workers_.emplace_back([this] { work(); });
     function_ = function;
     context_ = context;
     chunks_ = chunks;
+    threads_ = t_num_threads;
     error_ = nullptr;
     failed_.store(false, std::memory_order_relaxed);
-    next_.store(0, std::memory_order_relaxed);
-    running_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+    unfinished_.store(chunks, std::memory_order_relaxed);
     {
       std::lock_guard lock(sleep_mutex_);
-      generation_.fetch_add(1, std::memory_order_release);
+      const std::uint64_t job = (state_.load(std::memory_order_relaxed) >> kCountBits) + 1;
+      state_.store(job << kCountBits | static_cast<std::uint64_t>(chunks), std::memory_order_release);
     }
-    if (sleepers_.load(std::memory_order_acquire) > 0) wake_.notify_all();
+    const std::int64_t helpers = std::min<std::int64_t>(chunks - 1, sleepers_.load(std::memory_order_acquire));
+    for (std::int64_t i = 0; i < helpers; ++i) wake_.notify_one();
     take_chunks();
-    for (int spins = 0; running_.load(std::memory_order_acquire) > 0; ++spins) {
+    for (int spins = 0; unfinished_.load(std::memory_order_acquire) > 0; ++spins) {
       if (spins < kSpins) {
         pause();
       } else {
         std::this_thread::yield();
       }
     }
-    if (error_) std::rethrow_exception(error_);
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
     return true;
   }
 
  private:
   static constexpr int kSpins = 2000;
+  static constexpr int kCountBits = 16;
+
+  bool has_chunks() const {
+    return (state_.load(std::memory_order_acquire) & ((std::uint64_t{1} << kCountBits) - 1)) != 0;
+  }
 
   void take_chunks() {
     t_inside_chunk = true;
-    for (std::int64_t chunk; (chunk = next_.fetch_add(1, std::memory_order_relaxed)) < chunks_;) {
+    std::uint64_t state = state_.load(std::memory_order_acquire);
+    while (const auto left = static_cast<std::int64_t>(state & ((std::uint64_t{1} << kCountBits) - 1))) {
+      if (!state_.compare_exchange_weak(state, state - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      // The job cannot end before this chunk has, so its description stays as it is while it is read here.
+      t_num_threads = threads_;
       try {
-        function_(context_, chunk);
+        function_(context_, chunks_ - left);
       } catch (...) {
         if (!failed_.exchange(true)) error_ = std::current_exception();
       }
+      unfinished_.fetch_sub(1, std::memory_order_release);
+      state = state_.load(std::memory_order_acquire);
     }
     t_inside_chunk = false;
   }
 
-  void work(std::uint64_t seen) {
-    for (;;) {
-      for (int spins = 0; spins < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spins) pause();
-      if (generation_.load(std::memory_order_acquire) == seen) {
+  void work() {
+    while (!stop_.load(std::memory_order_relaxed)) {
+      for (int spins = 0; spins < kSpins && !has_chunks(); ++spins) pause();
+      if (!has_chunks()) {
         std::unique_lock lock(sleep_mutex_);
         sleepers_.fetch_add(1);
-        wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
+        wake_.wait(lock, [&] { return has_chunks() || stop_.load(std::memory_order_relaxed); });
         sleepers_.fetch_sub(1);
       }
-      // A new generation only starts after every worker has finished the one before, so none is ever missed.
-      ++seen;
-      if (stop_) return;
       take_chunks();
-      running_.fetch_sub(1, std::memory_order_release);
     }
   }
 
   std::mutex busy_, sleep_mutex_;
   std::condition_variable wake_;
   std::vector<std::thread> workers_;
-  std::atomic<std::uint64_t> generation_{0};
-  std::atomic<int> sleepers_{0}, running_{0};
-  std::atomic<std::int64_t> next_{0};
-  std::atomic<bool> failed_{false};
-  bool stop_ = false;
+  // Number of the job, and below it how many of its chunks nobody has taken yet: one word, so that a late worker cannot take
+  // a chunk of one job for a chunk of another.
+  std::atomic<std::uint64_t> state_{0};
+  std::atomic<std::int64_t> unfinished_{0};
+  std::atomic<int> sleepers_{0};
+  std::atomic<bool> failed_{false}, stop_{false};
   detail::ChunkFunction function_ = nullptr;
   void* context_ = nullptr;
   std::int64_t chunks_ = 0;
+  int threads_ = 0;
   std::exception_ptr error_;
 };
 

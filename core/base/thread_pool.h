@@ -26,8 +26,8 @@ void run_chunks(std::int64_t chunks, ChunkFunction function, void* context);
 template <class Body>
 void parallel_for(std::int64_t n, std::int64_t grain, Body&& body) {
   if (n <= 0) return;
-  const std::int64_t chunks =
-      n <= grain ? 1 : std::min<std::int64_t>(num_threads(), (n + grain - 1) / std::max<std::int64_t>(grain, 1));
+  const std::int64_t run = std::max<std::int64_t>(grain, 1);
+  const std::int64_t chunks = n <= run ? 1 : std::min<std::int64_t>(num_threads(), (n - 1) / run + 1);
   if (chunks == 1) {
     body(std::int64_t{0}, n);
     return;

@@ -180,6 +180,3 @@ class NoGradGuard : public GradModeGuard {
 };
 
 }  // namespace lockstep
-
-// The inline members of the handle need to see what it points to.
-#include <lockstep/core/tensor_impl.h>

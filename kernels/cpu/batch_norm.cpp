@@ -20,6 +20,8 @@ constexpr std::int64_t kWidth = 256;      // elements of a wide row, about
 constexpr std::int64_t kBlockRows = 16;   // wide rows
 constexpr std::int64_t kMaxSlabs = 64;
 
+enum ScratchSlot { kParts, kWide, kMean, kLanes, kBlockMoments };
+
 struct Walk {
   std::int64_t rows, channels, fold, width, n, block, blocks, slabs;
 
@@ -113,10 +115,10 @@ template <class T>
 LOCKSTEP_MULTIVERSION double slab_moments(const Walk& walk, std::int64_t slab, const T* x, double* slab_mean,
                                           double* slab_square) {
   const std::int64_t channels = walk.channels, width = walk.width;
-  T* sum = scratch<T>(3 * width);
+  T* sum = scratch<T, kLanes>(3 * width);
   T* square = sum + width;
   T* center = square + width;
-  double* mean = scratch<double, 1>(2 * channels);
+  double* mean = scratch<double, kBlockMoments>(2 * channels);
   double* deviation = mean + channels;
   Moments total{0.0, slab_mean, slab_square};
   std::fill_n(slab_mean, channels, 0.0);
@@ -180,7 +182,7 @@ template <bool kRelu, bool kStore, class T>
 LOCKSTEP_MULTIVERSION void backward_sums(const Walk& walk, std::int64_t slab, const T* x, const T* y, const T* grad_y,
                                          const T* mean, T* grad_residual, double* totals) {
   const std::int64_t width = walk.width;
-  T* sum = scratch<T, 1>(2 * width);
+  T* sum = scratch<T, kLanes>(2 * width);
   T* product = sum + width;
   std::fill_n(totals, 2 * walk.channels, 0.0);
   for (std::int64_t begin = walk.slab_begin(slab), last = walk.slab_end(slab); begin < last; begin += walk.block) {
@@ -236,8 +238,8 @@ template <class T>
 const double* reduce_backward(const Walk& walk, const T* x, const T* y, const T* grad_y, const T* mean, const T* invstd,
                               T* grad_residual, T* grad_weight, T* grad_bias) {
   const std::int64_t channels = walk.channels;
-  double* totals = scratch<double>(walk.slabs * 2 * channels);
-  T* wide_mean = scratch<T, 2>(walk.width);
+  double* totals = scratch<double, kParts>(walk.slabs * 2 * channels);
+  T* wide_mean = scratch<T, kMean>(walk.width);
   walk.repeat(wide_mean, [=](std::int64_t c) { return mean[c]; });
   with_flag(y != nullptr, [&](auto relu) {
     with_flag(grad_residual != nullptr, [&](auto store) {
@@ -263,7 +265,7 @@ const double* reduce_backward(const Walk& walk, const T* x, const T* y, const T*
 template <class T>
 void batch_norm_statistics(std::int64_t rows, std::int64_t channels, const T* x, T* mean, T* variance) {
   const Walk walk(rows, channels);
-  double* parts = scratch<double>(walk.slabs * (2 * channels + 1));
+  double* parts = scratch<double, kParts>(walk.slabs * (2 * channels + 1));
   double* counts = parts + walk.slabs * 2 * channels;
   parallel_for(walk.slabs, walk.slab_grain(), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t slab = begin; slab < end; ++slab) {
@@ -287,7 +289,7 @@ void batch_norm_apply(std::int64_t rows, std::int64_t channels, const T* x, cons
                       const T* weight, const T* bias, const T* residual, bool relu, T* y) {
   if (rows == 0) return;
   const Walk walk(rows, channels);
-  T* wide = scratch<T>(3 * walk.width);
+  T* wide = scratch<T, kWide>(3 * walk.width);
   walk.repeat(wide, [=](std::int64_t c) { return mean[c]; });
   walk.repeat(wide + walk.width, [=](std::int64_t c) { return invstd[c] * weight[c]; });
   walk.repeat(wide + 2 * walk.width, [=](std::int64_t c) { return bias[c]; });
@@ -313,7 +315,7 @@ void batch_norm_backward(std::int64_t rows, std::int64_t channels, const T* x, c
   }
   const auto n = static_cast<double>(rows);
   const std::int64_t width = walk.width;
-  T* wide = scratch<T>(4 * width);
+  T* wide = scratch<T, kWide>(4 * width);
   walk.repeat(wide, [=](std::int64_t c) { return mean[c]; });
   walk.repeat(wide + width, [=](std::int64_t c) { return weight[c] * invstd[c]; });
   walk.repeat(wide + 2 * width, [=](std::int64_t c) { return static_cast<T>(totals[c] / n); });
@@ -344,7 +346,7 @@ void batch_norm_backward_eval(std::int64_t rows, std::int64_t channels, const T*
     grad_y = grad_residual;
     y = nullptr;
   }
-  T* scale = scratch<T>(walk.width);
+  T* scale = scratch<T, kWide>(walk.width);
   walk.repeat(scale, [=](std::int64_t c) { return weight[c] * invstd[c]; });
   with_flag(y != nullptr, [&](auto relu) {
     walk.for_runs([&](std::int64_t begin, std::int64_t end) {

@@ -202,7 +202,7 @@ void reduce_sum(std::int64_t outer, std::int64_t n, std::int64_t inner, const T*
     return;
   }
   // Few results from much data: threads share the slabs; the order of the additions is the one above.
-  double* parts = scratch<double>(tasks * plan.slabs * kTile);
+  double* parts = scratch<double, 0>(tasks * plan.slabs * kTile);
   parallel_for(tasks * plan.slabs, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t task = i / plan.slabs;
@@ -245,7 +245,7 @@ void reduce_max(std::int64_t outer, std::int64_t n, std::int64_t inner, const T*
     });
     return;
   }
-  auto* parts = scratch<BlockMax<T>>(blocks);
+  auto* parts = scratch<BlockMax<T>, 0>(blocks);
   for (std::int64_t o = 0; o < outer; ++o) {
     parallel_for(blocks, kGrain / kMaxBlock, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t block = begin; block < end; ++block)
@@ -279,7 +279,7 @@ template <class T>
 void topk(std::int64_t rows, std::int64_t n, std::int64_t k, const T* x, T* values, std::int64_t* index) {
   parallel_for(rows, std::max<std::int64_t>(1, 4096 / std::max<std::int64_t>(n, 1)),
                [&](std::int64_t begin, std::int64_t end) {
-                 std::int64_t* order = scratch<std::int64_t>(n);
+                 std::int64_t* order = scratch<std::int64_t, 0>(n);
                  for (std::int64_t row = begin; row < end; ++row) {
                    const T* v = x + row * n;
                    std::iota(order, order + n, std::int64_t{0});

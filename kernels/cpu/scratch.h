@@ -7,7 +7,8 @@
 namespace lockstep::cpu {
 
 /// `count` elements of T with arbitrary contents, valid until this thread's next scratch() of the same T and slot.
-template <class T, int slot = 0>
+/// Buffers in use at the same time need different slots; T may turn out to be double.
+template <class T, int slot>
 T* scratch(std::int64_t count) {
   thread_local std::vector<T> buffer;
   if (static_cast<std::int64_t>(buffer.size()) < count) buffer.resize(static_cast<std::size_t>(count));

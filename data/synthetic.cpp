@@ -127,7 +127,7 @@ LOCKSTEP_MULTIVERSION void paint(const float* coverage, float back, float front,
 void draw_image(Kind kind, std::uint64_t key, std::uint64_t stream, std::uint8_t* pixels) {
   PhiloxStream draws(key, stream);
   Pose pose;
-  pose.size = uniform(draws, 7.0f, 12.0f);
+  pose.size = uniform(draws, 9.0f, 13.0f);
   pose.x = uniform(draws, pose.size, kSide - pose.size);
   pose.y = uniform(draws, pose.size, kSide - pose.size);
   // Textures have a direction that tells them apart: they are only turned by up to 9 degrees. Figures turn freely.
@@ -147,9 +147,9 @@ void draw_image(Kind kind, std::uint64_t key, std::uint64_t stream, std::uint8_t
       front[c] = uniform(draws, 16, 240);
       contrast += std::abs(front[c] - back[c]);
     }
-  } while (contrast < 180);
+  } while (contrast < 200);
   const float slope_x = uniform(draws, -1.5f, 1.5f), slope_y = uniform(draws, -1.5f, 1.5f);
-  const float noise = uniform(draws, 0.06f, 0.25f);
+  const float noise = uniform(draws, 0.05f, 0.2f);
 
   float coverage[kArea];
   std::uint32_t words[3 * kArea / 4];

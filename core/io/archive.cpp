@@ -5,8 +5,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <string>
 
@@ -19,6 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kMaxName = 1024;
+constexpr la_ssize_t kMaxPadding = 1 << 20;  // after the last entry
 
 template <class... Args>
 [[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
@@ -75,23 +78,99 @@ class NewFile {
   int fd_;
 };
 
-void make_folder(const fs::path& path) {
+void make_folder(const fs::path& path, const fs::path& archive) {
   std::error_code error;
   fs::create_directories(path, error);
-  if (error) fail("expected to make the folder {}, got: {}", path.string(), error.message());
+  if (error) fail("expected to make the folder {} for {}, got: {}", path.string(), archive.string(), error.message());
 }
 
+using Reader = std::unique_ptr<archive, decltype(&archive_read_free)>;
+
+Reader make_reader() {
+  Reader reader(archive_read_new(), archive_read_free);
+  if (!reader) fail("expected libarchive to start, got an error");
+  return reader;
+}
+
+/// The CRC-32 of gzip (RFC 1952), continued from `crc`.
+std::uint32_t crc32(std::uint32_t crc, const char* data, std::size_t bytes) {
+  static const auto table = [] {
+    std::array<std::uint32_t, 256> t{};
+    for (std::uint32_t i = 0; i < 256; ++i) {
+      t[i] = i;
+      for (int bit = 0; bit < 8; ++bit) t[i] = (t[i] >> 1) ^ (t[i] & 1 ? 0xedb88320u : 0u);
+    }
+    return t;
+  }();
+  crc = ~crc;
+  for (std::size_t i = 0; i < bytes; ++i) crc = table[(crc ^ static_cast<std::uint8_t>(data[i])) & 0xff] ^ (crc >> 8);
+  return ~crc;
+}
+
+/// The unpacked bytes of a gzip file, as a source for another reader. libarchive does not check the checksum and the
+/// length at the end of such a file; this does.
+class GzipStream {
+ public:
+  explicit GzipStream(const fs::path& path) : path_(path), reader_(make_reader()), buffer_(1 << 16, '\0') {
+    archive* const in = reader_.get();
+    archive_read_support_format_raw(in);
+    archive_read_support_filter_gzip(in);
+    archive_entry* entry = nullptr;
+    if (archive_read_open_filename(in, path.c_str(), 1 << 16) != ARCHIVE_OK ||
+        archive_read_next_header(in, &entry) != ARCHIVE_OK || archive_filter_code(in, 0) != ARCHIVE_FILTER_GZIP) {
+      fail("expected a .tar.gz archive in {}, got: {}", path.string(),
+           archive_error_string(in) ? archive_error_string(in) : "something else");
+    }
+  }
+
+  /// The callback of archive_read_open.
+  static la_ssize_t read(archive* reader, void* self, const void** data) {
+    auto& stream = *static_cast<GzipStream*>(self);
+    *data = stream.buffer_.data();
+    const la_ssize_t got = archive_read_data(stream.reader_.get(), stream.buffer_.data(), stream.buffer_.size());
+    if (got < 0) archive_set_error(reader, EIO, "%s", archive_error_string(stream.reader_.get()));
+    if (got > 0) {
+      stream.crc_ = crc32(stream.crc_, stream.buffer_.data(), static_cast<std::size_t>(got));
+      stream.bytes_ += static_cast<std::uint32_t>(got);
+    }
+    return got;
+  }
+
+  /// Reads what is left (padding) and compares with the end of the file.
+  void check(archive* reader) {
+    const void* data = nullptr;
+    la_ssize_t got = 0, padding = 0;
+    while (padding <= kMaxPadding && (got = read(reader, this, &data)) > 0) padding += got;
+    std::array<unsigned char, 8> end{};
+    std::ifstream file(path_, std::ios::binary);
+    file.seekg(-8, std::ios::end);
+    file.read(reinterpret_cast<char*>(end.data()), end.size());
+    const auto word = [&](std::size_t i) {
+      return std::uint32_t{end[i]} | std::uint32_t{end[i + 1]} << 8 | std::uint32_t{end[i + 2]} << 16 |
+             std::uint32_t{end[i + 3]} << 24;
+    };
+    if (got != 0 || !file || word(0) != crc_ || word(4) != bytes_) {
+      fail("expected the contents of {} to have its checksum, got another: the file is damaged", path_.string());
+    }
+  }
+
+ private:
+  fs::path path_;
+  Reader reader_;
+  std::string buffer_;
+  std::uint32_t crc_ = 0, bytes_ = 0;  // both modulo 2^32, as gzip has them
+};
+
 void unpack_into(const fs::path& archive_path, const fs::path& folder, const UnpackOptions& options) {
-  const std::unique_ptr<archive, decltype(&archive_read_free)> reader(archive_read_new(), archive_read_free);
+  GzipStream stream(archive_path);
+  const Reader reader = make_reader();
   archive* const in = reader.get();
-  if (!in) fail("expected libarchive to start, got an error");
   archive_read_support_format_tar(in);
-  archive_read_support_filter_gzip(in);
   const auto damaged = [&] {
     fail("expected a whole .tar.gz archive in {}, got: {}", archive_path.string(),
          archive_error_string(in) ? archive_error_string(in) : "an unknown error");
   };
-  if (archive_read_open_filename(in, archive_path.c_str(), 1 << 16) != ARCHIVE_OK) damaged();
+  if (archive_read_open(in, &stream, nullptr, GzipStream::read, nullptr) != ARCHIVE_OK) damaged();
 
   std::string buffer(1 << 16, '\0');
   std::int64_t bytes = 0, entries = 0;
@@ -110,10 +189,13 @@ void unpack_into(const fs::path& archive_path, const fs::path& folder, const Unp
       fail("expected plain files and folders in {}, got a link or device: {}", archive_path.string(), name);
     }
     if (type == AE_IFDIR) {
-      make_folder(folder / target);
+      make_folder(folder / target, archive_path);
       continue;
     }
-    make_folder((folder / target).parent_path());
+    make_folder((folder / target).parent_path(), archive_path);
+    if (std::error_code error; fs::exists(fs::symlink_status(folder / target, error))) {
+      fail("expected every name once in {}, got {} again", archive_path.string(), name);
+    }
     NewFile file(folder / target);
     for (;;) {
       const la_ssize_t got = archive_read_data(in, buffer.data(), buffer.size());
@@ -126,6 +208,7 @@ void unpack_into(const fs::path& archive_path, const fs::path& folder, const Unp
     }
     file.sync();
   }
+  stream.check(in);
   if (entries == 0) fail("expected a .tar.gz archive with something in it, got {}", archive_path.string());
 }
 
@@ -135,12 +218,12 @@ void unpack_tar_gz(const fs::path& archive, const fs::path& destination, const U
   const fs::path folder = detail::folder_of(destination);
   fs::path part = destination;
   part += ".part";
-  make_folder(folder);
+  make_folder(folder, archive);
   const detail::FolderLock lock(folder);
   std::error_code error;
   if (fs::exists(destination, error)) return;
   fs::remove_all(part, error);  // of a run that was killed
-  make_folder(part);
+  make_folder(part, archive);
   try {
     unpack_into(archive, part, options);
   } catch (...) {

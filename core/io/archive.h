@@ -12,7 +12,7 @@ struct UnpackOptions {
   std::int64_t max_entries = 100'000;
 };
 
-/// Unpacks a gzip-compressed tar archive as the new folder `destination`. Only plain files and folders are taken:
+/// Unpacks a gzip-compressed tar archive (of one gzip member, whose checksum is checked) as the new folder `destination`. Only plain files and folders are taken:
 /// absolute names, names with `..`, links, devices, names used twice, and more than the limits allow are refused
 /// (FileError naming the archive and the entry), as is a damaged or cut archive. Owners and permissions are not
 /// restored.

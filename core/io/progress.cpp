@@ -245,13 +245,12 @@ std::string ProgressBar::compose(int width, double now) const {
   if (!note_.empty()) right += fmt::format("  {}", note_);
   if (width == 0) return fmt::format("{}  {}", left, right);
 
-  const int room = std::min(width - characters(left) - characters(right) - 4, 42);
+  const int cells = std::min(width - characters(left) - characters(right) - 4, 40);
   std::string bar = "  ";
-  if (total_ > 0 && room >= 7) {
-    const auto cells = static_cast<std::int64_t>(room - 2);
-    const auto full = static_cast<std::size_t>(std::clamp<std::int64_t>(position * cells / total_, 0, cells));
-    std::string inside(full, '=');
-    if (full < static_cast<std::size_t>(cells)) inside += '>';
+  if (total_ > 0 && cells >= 5) {
+    const std::int64_t full = std::clamp<std::int64_t>(position * cells / total_, 0, cells);
+    std::string inside(static_cast<std::size_t>(full), '=');
+    if (full < cells) inside += '>';
     inside.resize(static_cast<std::size_t>(cells), ' ');
     bar = fmt::format(" [{}] ", inside);
   }

@@ -9,8 +9,13 @@ if [[ -z $format ]] || ! "$format" --version | grep -q 'version 14\.'; then
   echo "clang-format 14 is not installed; scripts/setup.sh --dev does it"
   exit 77
 fi
-mode=(-i)
-[[ ${1:-} == --check ]] && mode=(--dry-run -Werror)
-find core kernels layers data parallel examples tests benchmarks \
-  \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print0 2>/dev/null |
-  xargs -0 "$format" "${mode[@]}"
+sources() {
+  find . -path ./build -prune -o \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print0
+}
+if [[ ${1:-} != --check ]]; then
+  sources | xargs -0 "$format" -i
+elif ! output=$(sources | xargs -0 "$format" --dry-run -Werror 2>&1); then
+  echo "scripts/format.sh would change:"
+  grep -oP '^\./\K[^ :]+(?=:\d+:\d+: error)' <<< "$output" | sort | uniq -c
+  exit 1
+fi

@@ -7,7 +7,7 @@
 namespace lockstep {
 
 struct DownloadOptions {
-  std::string sha256;           ///< expected checksum in hexadecimal; empty: not checked
+  std::string sha256 = {};      ///< expected checksum in hexadecimal; empty: not checked
   bool progress = true;         ///< draw a progress bar
   double connect_timeout = 30;  ///< seconds to reach the server
   double stall_timeout = 30;    ///< seconds without a byte before giving up

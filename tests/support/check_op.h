@@ -1,0 +1,103 @@
+// One registry entry for each differentiable op, and the checks that the tests make from it. To have a new op tested,
+// add its entry to op_registry_<family>.cpp: a name, samples, a tolerance. See core/ops_test.cpp for what
+// is made of it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <lockstep/core/base/philox.h>
+#include <lockstep/core/tensor.h>
+
+namespace lockstep::test {
+
+/// The draws of one entry's samples: a function of the seed. All values are float64 and exact in float32.
+class Draws {
+ public:
+  explicit Draws(std::uint64_t seed) : stream_(seed, 0) {}
+
+  /// Uniform in [low, high).
+  double next(double low, double high);
+  std::int64_t below(std::int64_t bound) {
+    return static_cast<std::int64_t>(stream_.next_below(static_cast<std::uint64_t>(bound)));
+  }
+  /// Uniform integer in [low, high].
+  std::int64_t from_to(std::int64_t low, std::int64_t high) { return low + below(high - low + 1); }
+  bool coin() { return below(2) == 1; }
+  template <class T>
+  T pick(std::initializer_list<T> values) {
+    return values.begin()[below(static_cast<std::int64_t>(values.size()))];
+  }
+
+  Tensor uniform(const Shape& shape, Layout layout = Layout::row_major, double low = -2.0, double high = 2.0);
+  /// Magnitudes from 0.1 to 2 of either sign: away from the kink of relu and the pole of div.
+  Tensor away_from_zero(const Shape& shape, Layout layout = Layout::row_major);
+  /// Values that differ by at least 1/16 from each other, in random order: away from the kinks of maxima.
+  Tensor distinct(const Shape& shape, Layout layout = Layout::row_major);
+  /// int64 in [0, bound).
+  Tensor indices(const Shape& shape, std::int64_t bound);
+
+ private:
+  PhiloxStream stream_;
+};
+
+/// One call of an op.
+struct Sample {
+  std::string attributes;      ///< everything but the inputs: "stride [2, 1], groups 3"
+  std::vector<Tensor> inputs;  ///< float64, int64 where the op wants indices, undefined where it allows that
+  std::function<Tensor(const std::vector<Tensor>&)> run;  ///< the op with its attributes on such inputs, of any dtype
+  std::vector<std::size_t> constants = {};                ///< floating inputs that the op gives no gradient
+  bool views = false;                                     ///< give the op views into the middle of larger tensors
+  double step = 1e-6;                                     ///< of the central differences
+};
+
+/// Bound on |float32 − float64|: `forward` or `gradient` times 2^-23 times the scale, plus nothing.
+struct Tolerance {
+  enum class Scale {
+    element,  ///< |value| of the element
+    tensor,   ///< the largest |value| of the tensor, at least 1, which is the size of the terms that were summed
+  };
+  Scale scale;
+  double forward, gradient;
+  const char* reason;
+};
+
+struct OpEntry {
+  std::string name;  ///< as in core/ops.h
+  std::function<std::vector<Sample>(Draws&)> samples;
+  Tolerance tolerance;
+};
+
+/// All differentiable ops.
+const std::vector<OpEntry>& op_registry();
+
+/// The samples of an entry, always the same.
+std::vector<Sample> samples_of(const OpEntry& entry);
+
+/// "conv2d([2, 3, 5, 5] channels_last, [4, 3, 3, 3], undefined; stride [2, 2])": unique to a sample.
+std::string describe(const OpEntry& entry, const Sample& sample);
+
+/// What one backward check found. `failure` is empty if all is well.
+struct GradientCheck {
+  std::int64_t elements = 0;  ///< gradient elements compared
+  std::int64_t nonzero = 0;   ///< of these, how many are not zero: a check of zeros shows little
+  std::string failure;
+};
+
+/// Compares the gradients of Σ v · op(inputs), v random, with central differences for every element of every
+/// differentiable input in float64: |analytic − numeric| ≤ 1e-5 + 1e-3 · |numeric|. Also that each gradient has its
+/// input's shape, dtype and layout, and that asking for one input's gradient alone gives the same bits.
+GradientCheck check_gradients(const Sample& sample);
+
+/// What the comparison of float32 with float64 found.
+struct PrecisionCheck {
+  double worst = 0.0;  ///< largest error as a fraction of the bound
+  std::string failure;
+};
+
+/// Compares forward and gradients in float32 with the same in float64.
+PrecisionCheck check_float32(const Sample& sample, const Tolerance& tolerance);
+
+}  // namespace lockstep::test

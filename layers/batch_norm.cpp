@@ -1,7 +1,6 @@
 #include <lockstep/layers/batch_norm.h>
 
 #include <lockstep/core/base/check.h>
-#include <lockstep/core/tensor_impl.h>
 #include <lockstep/layers/python_repr.h>
 
 namespace lockstep {
@@ -39,9 +38,16 @@ BatchNormOptions BatchNorm::begin_forward(const Tensor& x) {
   return forward;
 }
 
+std::pair<Tensor, Tensor> BatchNorm::weight_and_bias(const Tensor& x) const {
+  if (weight.defined()) return {weight, bias};
+  const TensorOptions options{.dtype = x.dtype(), .device = x.device()};
+  return {Tensor::ones({num_features_}, options), Tensor::zeros({num_features_}, options)};
+}
+
 Tensor BatchNorm::forward(const Tensor& x) {
   const BatchNormOptions options = begin_forward(x);
-  return batch_norm(x, weight, bias, running_mean, running_var, options);
+  const auto [scale, shift] = weight_and_bias(x);
+  return batch_norm(x, scale, shift, running_mean, running_var, options);
 }
 
 std::string BatchNorm::extra_repr() const {
@@ -57,7 +63,8 @@ Tensor batch_norm_relu(BatchNorm& norm, ReLU& relu, const Tensor& x, const Tenso
     return relu(residual.defined() ? y + residual : y);
   }
   const BatchNormOptions options = norm.begin_forward(x);
-  return batch_norm_relu(x, norm.weight, norm.bias, norm.running_mean, norm.running_var, options, residual);
+  const auto [scale, shift] = norm.weight_and_bias(x);
+  return batch_norm_relu(x, scale, shift, norm.running_mean, norm.running_var, options, residual);
 }
 
 }  // namespace lockstep

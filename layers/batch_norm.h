@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
 
 #include <lockstep/core/ops.h>
 #include <lockstep/layers/activation.h>
@@ -39,6 +40,8 @@ class BatchNorm : public Module {
 
   /// Checks the input, counts the batch in training, and says how to normalise it.
   BatchNormOptions begin_forward(const Tensor& x);
+  /// Weight and bias; constants without affine.
+  std::pair<Tensor, Tensor> weight_and_bias(const Tensor& x) const;
 
   std::int64_t num_features_;
   Options options_;

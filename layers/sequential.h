@@ -11,7 +11,7 @@ namespace lockstep {
 
 /// Feeds each module's output to the next; empty, it returns its input. Owns its modules, named "0", "1", …:
 ///
-///     Sequential net(Conv2d(3, 16, 3), ReLU(), Flatten(), Linear(14400, 10));
+///     Sequential net{Conv2d(3, 16, 3), ReLU(), Flatten(), Linear(14400, 10)};
 class Sequential : public Module {
  public:
   Sequential() = default;

@@ -184,7 +184,9 @@ class HeaderReader {
  private:
   json parse(const std::string& header) const {
     check(header.starts_with('{'), "the header does not start with '{{'");
-    std::array<std::unordered_set<std::string>, 4> keys;  // of the object open at each depth
+    check(header.find('\0') == std::string::npos,
+          "the header is not JSON: it has a null byte");   // ends it for the parser
+    std::array<std::unordered_set<std::string>, 16> keys;  // of the object open at each depth
     const auto inspect = [&](int depth, json::parse_event_t event, json& value) {
       const auto level = static_cast<std::size_t>(depth);
       const bool opens = event == json::parse_event_t::object_start || event == json::parse_event_t::array_start;

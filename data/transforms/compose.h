@@ -11,8 +11,9 @@
 
 namespace lockstep {
 
-/// torchvision.transforms.Compose: `Compose(ToTensor(), Normalize({0.5, 0.5, 0.5}, {0.5, 0.5, 0.5}))`. Any number of
-/// PixelTransforms, then ToTensor, then any number of Normalize. A copy shares the transforms.
+/// torchvision.transforms.Compose: `Compose transform{ToTensor(), Normalize({0.5, 0.5, 0.5}, {0.5, 0.5, 0.5})};` (in
+/// braces: with parentheses C++ may take it for a function). Any number of PixelTransforms, then ToTensor, then any
+/// number of Normalize. A copy shares the transforms.
 class Compose {
  public:
   /// Throws ValueError for another order, or if ToTensor is missing.

@@ -3,6 +3,7 @@
 #include <cxxabi.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <ostream>
 #include <typeinfo>
@@ -43,11 +44,11 @@ Tensor Module::operator()(const Tensor& x) {
 HookHandle Module::register_forward_hook(ForwardHook hook) {
   LOCKSTEP_CHECK(hook != nullptr, ValueError, "register_forward_hook", "expected a function, got an empty one");
   if (!hooks_.list) hooks_.list = std::make_shared<detail::ForwardHooks::List>();
-  auto& list = *hooks_.list;
+  static std::atomic<std::uint64_t> next_id{0};  // never used again, so that a stale handle removes nothing
   HookHandle handle;
   handle.list_ = hooks_.list;
-  handle.id_ = list.empty() ? 0 : list.back().first + 1;
-  list.emplace_back(handle.id_, std::move(hook));
+  handle.id_ = next_id++;
+  hooks_.list->emplace_back(handle.id_, std::move(hook));
   return handle;
 }
 

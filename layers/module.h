@@ -114,8 +114,9 @@ class Module {
   void eval() { train(false); }
   bool is_training() const { return training_; }
 
-  /// Moves parameters and floating-point buffers; integer buffers are counters kept by the host. Replaces the tensors
-  /// that are not there already: make optimizers after this. Throws DeviceError if there is no such device.
+  /// Moves parameters and floating-point buffers; integer buffers are counters kept by the host. Tensors that are not
+  /// there already are replaced by new ones without a gradient: make optimizers after this. Throws DeviceError if there
+  /// is no such device.
   void to(Device device);
   /// Converts parameters and floating-point buffers, in the same way. Throws DTypeError unless `dtype` is floating.
   void to(DType dtype);

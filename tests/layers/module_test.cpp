@@ -312,8 +312,11 @@ TEST_CASE("forward hooks see input and output, in order, until removed") {
   CHECK(seen_output.to_vector<float>() == net.fc.forward(x).to_vector<float>());
 
   calls.clear();
+  HookHandle stale = first;
   first.remove();
   first.remove();  // a second time does nothing
+  net.fc.register_forward_hook([](Module&, const Tensor&, const Tensor&) {}).remove();
+  stale.remove();
   net(x);
   CHECK(calls == Names{"second", "net"});
   second.remove();

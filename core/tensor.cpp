@@ -36,6 +36,9 @@ void check_options(const char* op, const Shape& shape, const TensorOptions& opti
                  to_string(options.device));
   LOCKSTEP_CHECK(options.layout == Layout::row_major || shape.rank() == 4, ShapeError, op,
                  "expected 4 dimensions for channels_last, got {}", to_string(shape));
+  constexpr std::int64_t kMaxElements = std::int64_t{1} << 59;  // so that bytes can be counted
+  LOCKSTEP_CHECK(shape.numel() <= kMaxElements, ShapeError, op, "expected at most 2^59 elements, got shape {}",
+                 to_string(shape));
 }
 
 }  // namespace

@@ -16,8 +16,8 @@ namespace lockstep::cpu {
 namespace {
 
 constexpr std::int64_t kGrain = 1 << 14;  // elements
-constexpr std::int64_t kWidth = 256;      // elements of a wide row, about
-constexpr std::int64_t kBlockRows = 16;   // wide rows
+constexpr std::int64_t kWidth = 64;       // elements of a wide row, at least, where there are as many
+constexpr std::int64_t kBlockRows = 64;   // wide rows: 16 KiB of floats up to 64 channels
 constexpr std::int64_t kMaxSlabs = 64;
 
 enum ScratchSlot { kParts, kWide, kMean, kLanes, kBlockMoments };

@@ -37,39 +37,62 @@ Range taps_inside(std::int64_t start, std::int64_t dilation, std::int64_t kernel
   return {begin, std::max(begin, end)};
 }
 
-/// Rows [begin, end) of the N · P output rows.
+/// Goes on with the maxima of one window over the elements of one image row (`positions` of them, in pixels `step`
+/// apart), for `lanes` ≤ kLanes channels. The running maximum stays in registers.
+template <std::int64_t kLanes, class T>
+LOCKSTEP_INLINE void max_over_row(bool first, const T* image, std::int64_t position, std::int64_t positions,
+                                  std::int64_t step, std::int64_t channels, std::int64_t lanes, T* y,
+                                  std::int32_t* argmax) {
+  T best[kLanes];
+  std::int32_t where[kLanes];
+  for (std::int64_t c = 0; c < lanes; ++c) {
+    best[c] = first ? -std::numeric_limits<T>::infinity() : y[c];
+    where[c] = first ? -1 : argmax[c];
+  }
+  for (; positions > 0; --positions, position += step) {
+    const T* v = image + position * channels;
+    const auto here = static_cast<std::int32_t>(position);
+    for (std::int64_t c = 0; c < lanes; ++c) {
+      const T old = best[c], value = v[c];
+      // Larger, the first NaN, or the window's first element. Bitwise, since a branch would stop vectorisation.
+      const bool take = (!(value <= old) & (old == old)) | (where[c] < 0);
+      best[c] = take ? value : old;
+      where[c] = take ? here : where[c];
+    }
+  }
+  for (std::int64_t c = 0; c < lanes; ++c) {
+    y[c] = best[c];
+    argmax[c] = where[c];
+  }
+}
+
+/// Rows [begin, end) of the N · P output rows. Each image row under a window row is read from end to end, which the
+/// processor's prefetching follows; going window by window was several times slower.
 template <class T>
 LOCKSTEP_MULTIVERSION void max_forward_rows(const Pool2dShape& s, std::int64_t begin, std::int64_t end, const T* x,
                                             T* y, std::int32_t* argmax) {
+  constexpr std::int64_t kLanes = 32;
   for (std::int64_t row = begin; row < end; ++row) {
     const std::int64_t top = row % s.p * s.stride_h - s.pad_h;
     const T* image = x + row / s.p * s.h * s.w * s.c;
-    const Range down = taps_inside(top, s.dilation_h, s.kernel_h, s.h);
-    for (std::int64_t q = 0; q < s.q; ++q) {
-      const std::int64_t left = q * s.stride_w - s.pad_w;
-      const Range across = taps_inside(left, s.dilation_w, s.kernel_w, s.w);
-      T* __restrict__ best = y + (row * s.q + q) * s.c;
-      std::int32_t* __restrict__ where = argmax + (row * s.q + q) * s.c;
-      std::fill_n(best, s.c, -std::numeric_limits<T>::infinity());
-      std::fill_n(where, s.c, -1);
-      for (std::int64_t i = down.begin; i < down.end; ++i) {
-        for (std::int64_t j = across.begin; j < across.end; ++j) {
-          const std::int64_t position = (top + i * s.dilation_h) * s.w + left + j * s.dilation_w;
-          const T* __restrict__ v = image + position * s.c;
-          const auto here = static_cast<std::int32_t>(position);
-          if (i == down.begin && j == across.begin) {
-            for (std::int64_t c = 0; c < s.c; ++c) {
-              best[c] = v[c];
-              where[c] = here;
-            }
-            continue;
-          }
-          for (std::int64_t c = 0; c < s.c; ++c) {
-            const T old = best[c], value = v[c];
-            const bool take = !(value <= old) && old == old;  // larger, or the first NaN
-            best[c] = take ? value : old;
-            where[c] = take ? here : where[c];
-          }
+    Range down = taps_inside(top, s.dilation_h, s.kernel_h, s.h);
+    const std::int64_t first = down.begin;
+    const bool inside = down.begin < down.end;
+    if (!inside) ++down.end;  // windows without any element are written too
+    for (std::int64_t i = first; i < down.end; ++i) {
+      for (std::int64_t q = 0; q < s.q; ++q) {
+        const std::int64_t left = q * s.stride_w - s.pad_w, out = (row * s.q + q) * s.c;
+        const Range across = taps_inside(left, s.dilation_w, s.kernel_w, s.w);
+        const std::int64_t position = (top + i * s.dilation_h) * s.w + left + across.begin * s.dilation_w;
+        const std::int64_t positions = inside ? across.end - across.begin : 0;
+        std::int64_t c = 0;
+        for (; c + kLanes <= s.c; c += kLanes) {
+          max_over_row<kLanes>(i == first, image + c, position, positions, s.dilation_w, s.c, kLanes, y + out + c,
+                               argmax + out + c);
+        }
+        if (c < s.c) {
+          max_over_row<kLanes>(i == first, image + c, position, positions, s.dilation_w, s.c, s.c - c, y + out + c,
+                               argmax + out + c);
         }
       }
     }

@@ -23,6 +23,8 @@ class Workspace {
   void* memory_;
 };
 
+constexpr std::int64_t kMaxExtent = (std::int64_t{1} << 31) - 1;  // so that no output size overflows
+
 Conv2dShape check_shapes(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& o) {
   const char* op = "conv2d";
   require_same(op, x, weight);
@@ -31,9 +33,11 @@ Conv2dShape check_shapes(const Tensor& x, const Tensor& weight, const Tensor& bi
                  to_string(weight.shape()));
   for (int i = 0; i < 2; ++i) {
     const auto d = static_cast<std::size_t>(i);
-    LOCKSTEP_CHECK(o.stride[d] >= 1 && o.padding[d] >= 0 && o.dilation[d] >= 1, ValueError, op,
-                   "expected stride >= 1, padding >= 0 and dilation >= 1, got {}, {} and {}", o.stride[d], o.padding[d],
-                   o.dilation[d]);
+    LOCKSTEP_CHECK(o.stride[d] >= 1 && o.stride[d] <= kMaxExtent && o.padding[d] >= 0 && o.padding[d] <= kMaxExtent &&
+                       o.dilation[d] >= 1 && o.dilation[d] <= kMaxExtent,
+                   ValueError, op,
+                   "expected stride >= 1, padding >= 0 and dilation >= 1, below 2^31, got {}, {} and {}", o.stride[d],
+                   o.padding[d], o.dilation[d]);
   }
   LOCKSTEP_CHECK(o.groups >= 1 && x.size(1) % o.groups == 0 && weight.size(0) % o.groups == 0, ValueError, op,
                  "expected groups that divide {} input and {} output channels, got {}", x.size(1), weight.size(0),

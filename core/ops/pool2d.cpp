@@ -1,6 +1,7 @@
 // Max, average and adaptive average pooling.
 #include <lockstep/kernels/pool2d.h>
 
+#include <algorithm>
 #include <limits>
 
 #include <lockstep/core/base/check.h>
@@ -20,8 +21,10 @@ void check_image(const char* op, const Tensor& x) {
 /// its left padding.
 std::int64_t output_size(const char* op, std::int64_t size, std::int64_t kernel, std::int64_t stride, std::int64_t pad,
                          std::int64_t dilation, bool ceil_mode) {
-  LOCKSTEP_CHECK(kernel >= 1 && stride >= 1 && dilation >= 1, ValueError, op,
-                 "expected kernel_size, stride and dilation >= 1, got {}, {} and {}", kernel, stride, dilation);
+  constexpr std::int64_t kMaxExtent = (std::int64_t{1} << 31) - 1;  // so that nothing below overflows
+  LOCKSTEP_CHECK(kernel >= 1 && stride >= 1 && dilation >= 1 && std::max({kernel, stride, dilation}) <= kMaxExtent,
+                 ValueError, op, "expected kernel_size, stride and dilation from 1 to 2^31 - 1, got {}, {} and {}",
+                 kernel, stride, dilation);
   LOCKSTEP_CHECK(pad >= 0 && pad <= kernel / 2, ValueError, op,
                  "expected padding from 0 to half of kernel_size {}, got {}", kernel, pad);
   const std::int64_t room = size + 2 * pad - dilation * (kernel - 1) - 1;

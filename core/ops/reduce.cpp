@@ -35,7 +35,12 @@ Tensor sum_marked(const char* op, const Tensor& x, const Mask& marked, double sc
     y = out;
     last = first;
   }
-  return scaled ? y : affine(y, scale, 0.0);
+  if (scaled) return y;
+  Tensor out = Tensor::empty(shape, y.options());  // a scaled copy: each element is a sum of one
+  dispatch_floating(op, y.dtype(), [&]<class T>() {
+    cpu::reduce_sum<T>(y.numel(), 1, 1, y.data<T>(), static_cast<T>(scale), out.data<T>());
+  });
+  return out;
 }
 
 Shape without(const Shape& shape, const Mask& marked) {
@@ -190,6 +195,7 @@ std::int64_t count_correct(const Tensor& logits, const Tensor& target, std::int6
   LOCKSTEP_CHECK(logits.rank() == 2 && target.shape() == Shape{logits.size(0)}, ShapeError, "count_correct",
                  "expected logits [N, classes] and targets [N], got {} and {}", to_string(logits.shape()),
                  to_string(target.shape()));
+  LOCKSTEP_CHECK(k >= 1, ValueError, "count_correct", "expected k >= 1, got {}", k);
   const Tensor best = topk(logits, std::min(k, logits.size(1))).second;
   const std::int64_t columns = best.size(1);
   const auto* index = best.data<std::int64_t>();

@@ -62,6 +62,8 @@ Tensor reshape(const Tensor& x, std::initializer_list<std::int64_t> sizes) {
   require_defined("reshape", x, "a tensor");
   const auto wildcard = std::find(sizes.begin(), sizes.end(), -1);
   if (wildcard == sizes.end()) return reshape(x, Shape(sizes));
+  LOCKSTEP_CHECK(std::find(wildcard + 1, sizes.end(), -1) == sizes.end(), ShapeError, "reshape",
+                 "expected at most one -1, got [{}]", fmt::join(sizes, ", "));
   std::vector<std::int64_t> worked_out(sizes);
   auto& unknown = worked_out[static_cast<std::size_t>(wildcard - sizes.begin())];
   unknown = 1;

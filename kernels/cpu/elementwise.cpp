@@ -39,9 +39,11 @@ void parallel_map2(std::int64_t n, const T* a, const T* b, T* out, F f) {
                [=](std::int64_t begin, std::int64_t end) { map2(end - begin, a + begin, b + begin, out + begin, f); });
 }
 
-template <class T>
 struct Sigmoid {
-  LOCKSTEP_INLINE T operator()(T x) const { return static_cast<T>(1.0 / (1.0 + vector_exp(-static_cast<double>(x)))); }
+  LOCKSTEP_INLINE float operator()(float x) const {
+    return static_cast<float>(1.0 / (1.0 + math::exp_single(-static_cast<double>(x))));
+  }
+  LOCKSTEP_INLINE double operator()(double x) const { return 1.0 / (1.0 + vector_exp(-x)); }
 };
 
 template <class T>
@@ -155,7 +157,7 @@ void unary_forward(UnaryOp op, std::int64_t n, const T* x, T* y) {
     case UnaryOp::log: return parallel_map(n, kHeavyGrain, x, y, [](T v) { return vector_log(v); });
     case UnaryOp::sqrt: return parallel_map(n, kGrain, x, y, [](T v) { return std::sqrt(v); });
     case UnaryOp::relu: return parallel_map(n, kGrain, x, y, [](T v) { return v < 0 ? T(0) : v; });
-    case UnaryOp::sigmoid: return parallel_map(n, kHeavyGrain, x, y, Sigmoid<T>{});
+    case UnaryOp::sigmoid: return parallel_map(n, kHeavyGrain, x, y, Sigmoid{});
     case UnaryOp::tanh: return parallel_map(n, kHeavyGrain, x, y, Tanh<T>{});
   }
 }

@@ -19,27 +19,11 @@ constexpr int kBatch = 16;
 constexpr std::int64_t kWords = 4 * kBatch;
 constexpr std::int64_t kGrain = 1 << 6;  // batches
 
-/// philox4x32 of core/base/philox.h, word for word, in loops that become vector instructions.
 LOCKSTEP_INLINE void philox_batch(std::uint64_t seed, std::uint64_t first, std::uint64_t stream,
                                   std::uint32_t (&words)[4][kBatch]) {
   for (int j = 0; j < kBatch; ++j) {
-    words[0][j] = static_cast<std::uint32_t>(first + static_cast<std::uint64_t>(j));
-    words[1][j] = static_cast<std::uint32_t>((first + static_cast<std::uint64_t>(j)) >> 32);
-    words[2][j] = static_cast<std::uint32_t>(stream);
-    words[3][j] = static_cast<std::uint32_t>(stream >> 32);
-  }
-  auto key0 = static_cast<std::uint32_t>(seed), key1 = static_cast<std::uint32_t>(seed >> 32);
-  for (int round = 0; round < 10; ++round) {
-    for (int j = 0; j < kBatch; ++j) {
-      const std::uint64_t product0 = std::uint64_t{0xD2511F53u} * words[0][j];
-      const std::uint64_t product1 = std::uint64_t{0xCD9E8D57u} * words[2][j];
-      words[0][j] = static_cast<std::uint32_t>(product1 >> 32) ^ words[1][j] ^ key0;
-      words[2][j] = static_cast<std::uint32_t>(product0 >> 32) ^ words[3][j] ^ key1;
-      words[1][j] = static_cast<std::uint32_t>(product1);
-      words[3][j] = static_cast<std::uint32_t>(product0);
-    }
-    key0 += 0x9E3779B9u;
-    key1 += 0xBB67AE85u;
+    const auto block = philox4x32(seed, first + static_cast<std::uint64_t>(j), stream);
+    for (std::size_t w = 0; w < 4; ++w) words[w][j] = block[w];
   }
 }
 

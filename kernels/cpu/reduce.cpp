@@ -1,6 +1,7 @@
 #include <lockstep/kernels/reduce.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 
@@ -26,7 +27,7 @@ constexpr std::int64_t kMaxSlabs = 64;
 /// `last`.
 template <class T>
 LOCKSTEP_MULTIVERSION void sum_rows(const T* x, std::int64_t rows, std::int64_t stride, std::int64_t width,
-                                    std::int64_t last, double* totals) {
+                                    std::int64_t last, std::int64_t columns, double* totals) {
   T sums[kTile];
   std::fill_n(totals, width, 0.0);
   for (std::int64_t block = 0; block < rows; block += kBlock) {
@@ -48,6 +49,9 @@ LOCKSTEP_MULTIVERSION void sum_rows(const T* x, std::int64_t rows, std::int64_t 
     }
     for (std::int64_t j = 0; j < width; ++j) totals[j] += static_cast<double>(sums[j]);
   }
+  for (; width > columns; width /= 2) {
+    for (std::int64_t j = 0; j < width / 2; ++j) totals[j] += totals[width / 2 + j];
+  }
 }
 
 /// How one [n, inner] matrix is walked; depends on the sizes alone.
@@ -55,7 +59,8 @@ struct SumPlan {
   std::int64_t n, inner, fold, stride, tiles, rows, slab_rows, slabs;
 
   SumPlan(std::int64_t n_, std::int64_t inner_) : n(n_), inner(inner_) {
-    fold = inner >= kLanes ? 1 : std::clamp<std::int64_t>(kLanes / inner, 1, std::max<std::int64_t>(n, 1));
+    const std::int64_t most = std::clamp<std::int64_t>(kLanes / inner, 1, std::max<std::int64_t>(n, 1));
+    fold = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(most)));
     stride = fold * inner;
     tiles = (stride + kTile - 1) / kTile;
     rows = (n + fold - 1) / fold;
@@ -67,19 +72,14 @@ struct SumPlan {
   /// Columns of the result in one tile: lanes are folded only if a single tile holds them all.
   std::int64_t tile_columns(std::int64_t tile) const { return fold > 1 ? inner : tile_width(tile); }
 
-  /// totals[column] of one slab of one tile.
+  /// totals[column] of one slab of one tile; `totals` has room for kTile.
   template <class T>
   void sum_slab(const T* x, std::int64_t tile, std::int64_t slab, double* totals) const {
     const std::int64_t width = tile_width(tile);
     const std::int64_t first = slab * slab_rows, count = std::min(slab_rows, rows - first);
     const bool partial = first + count == rows && n % fold != 0;
-    double lanes[kTile];
-    sum_rows(x + first * stride + tile * kTile, count, stride, width, partial ? n % fold * inner : width, lanes);
-    const std::int64_t columns = tile_columns(tile);
-    std::copy_n(lanes, columns, totals);
-    for (std::int64_t j = columns; j < width; j += columns) {
-      for (std::int64_t c = 0; c < columns; ++c) totals[c] += lanes[j + c];
-    }
+    sum_rows(x + first * stride + tile * kTile, count, stride, width, partial ? n % fold * inner : width,
+             tile_columns(tile), totals);
   }
 };
 

@@ -68,14 +68,40 @@ LOCKSTEP_INLINE void sincos_turns(double u, double& sine, double& cosine) {
 
 }  // namespace math
 
+namespace math {
+
+/// What exp() does with its argument: x = k · ln 2 + r, |r| ≤ ln 2 / 2.
+struct ExpParts {
+  double rounded, k, r;  // the low bits of `rounded` hold k
+};
+LOCKSTEP_INLINE ExpParts split_exp(double x) {
+  const double rounded = x * 1.44269504088896338700 + kRound;
+  const double k = rounded - kRound;
+  return {rounded, k, (x - k * kLn2High) - k * kLn2Low};
+}
+
+/// e^x with a relative error below 1e-9; below e^-110 and above e^700, beyond what floats hold, it stays there.
+LOCKSTEP_INLINE double exp_single(double x) {
+  const ExpParts e = split_exp(x < -110.0 ? -110.0 : (x > 700.0 ? 700.0 : x));
+  const double r = e.r;
+  double p = 1.0 / 40320.0;  // 1 / 8!
+  p = p * r + 1.0 / 5040.0;
+  p = p * r + 1.0 / 720.0;
+  p = p * r + 1.0 / 120.0;
+  p = p * r + 1.0 / 24.0;
+  p = p * r + 1.0 / 6.0;
+  p = p * r + 0.5;
+  return (1.0 + (r + r * r * p)) * power_of_two(e.rounded);
+}
+
+}  // namespace math
+
 /// e^x; 0 and +inf beyond the range, NaN stays NaN.
 LOCKSTEP_INLINE double vector_exp(double x) {
   using namespace math;
-  const double clamped = x < -746.0 ? -746.0 : (x > 710.0 ? 710.0 : x);
-  const double rounded = clamped * 1.44269504088896338700 + kRound;
-  const double k = rounded - kRound;
-  const double r = (clamped - k * kLn2High) - k * kLn2Low;  // |r| ≤ ln 2 / 2
-  double p = 1.0 / 6227020800.0;                            // 1 / 13!
+  const ExpParts e = split_exp(x < -746.0 ? -746.0 : (x > 710.0 ? 710.0 : x));
+  const double r = e.r;
+  double p = 1.0 / 6227020800.0;  // 1 / 13!
   p = p * r + 1.0 / 479001600.0;
   p = p * r + 1.0 / 39916800.0;
   p = p * r + 1.0 / 3628800.0;
@@ -89,10 +115,10 @@ LOCKSTEP_INLINE double vector_exp(double x) {
   p = p * r + 0.5;
   p = 1.0 + (r + r * r * p);
   // In two steps, since 2^k alone over- or underflows at both ends.
-  const double half = k * 0.5 + kRound;
-  return p * power_of_two(half) * power_of_two((k - (half - kRound)) + kRound);
+  const double half = e.k * 0.5 + kRound;
+  return p * power_of_two(half) * power_of_two((e.k - (half - kRound)) + kRound);
 }
-LOCKSTEP_INLINE float vector_exp(float x) { return static_cast<float>(vector_exp(static_cast<double>(x))); }
+LOCKSTEP_INLINE float vector_exp(float x) { return static_cast<float>(math::exp_single(static_cast<double>(x))); }
 
 /// Natural logarithm; −inf at 0, NaN below.
 LOCKSTEP_INLINE double vector_log(double x) {

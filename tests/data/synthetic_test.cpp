@@ -8,6 +8,16 @@
 #include <lockstep/core/base/error.h>
 #include <lockstep/core/base/thread_pool.h>
 #include <lockstep/core/io/sha256.h>
+#include <lockstep/core/ops.h>
+#include <lockstep/core/optim/sgd.h>
+#include <lockstep/data/data_loader.h>
+#include <lockstep/data/transforms/normalize.h>
+#include <lockstep/layers/activation.h>
+#include <lockstep/layers/batch_norm.h>
+#include <lockstep/layers/conv2d.h>
+#include <lockstep/layers/linear.h>
+#include <lockstep/layers/pool2d.h>
+#include <lockstep/layers/sequential.h>
 
 using namespace lockstep;
 
@@ -36,8 +46,10 @@ TEST_CASE("Synthetic images are a function of seed, split and index") {
 }
 
 TEST_CASE("Synthetic images have the same bits on every machine") {
-  CHECK(sha256(SyntheticDataset(Split::train, 200)) == "5c914b036a93ed5da0ae0f35588a9c9027e270d13c511c3a47e01b7e1b45df74");
-  CHECK(sha256(SyntheticDataset(Split::test, 200, 7)) == "90a0d528b74083eb5317fe3d3cb26928eb0773632a509b218ca7e1fe929102bc");
+  CHECK(sha256(SyntheticDataset(Split::train, 200)) ==
+        "5c914b036a93ed5da0ae0f35588a9c9027e270d13c511c3a47e01b7e1b45df74");
+  CHECK(sha256(SyntheticDataset(Split::test, 200, 7)) ==
+        "90a0d528b74083eb5317fe3d3cb26928eb0773632a509b218ca7e1fe929102bc");
 }
 
 TEST_CASE("Synthetic classes take turns") {
@@ -106,4 +118,40 @@ TEST_CASE("A linear model does not learn the synthetic images") {
   CHECK(accuracy(train) > 0.2);  // it does learn what it can
   CHECK(accuracy(test) > 0.1);
   CHECK(accuracy(test) < 0.6);
+}
+
+TEST_CASE("A small convolutional network learns the synthetic images", "[slow]") {
+  manual_seed(0);
+  Sequential model{Conv2d(3, 16, 3, {.padding = 1}),
+                   BatchNorm2d(16),
+                   ReLU(),
+                   MaxPool2d(2),
+                   Conv2d(16, 32, 3, {.padding = 1}),
+                   BatchNorm2d(32),
+                   ReLU(),
+                   MaxPool2d(2),
+                   Conv2d(32, 64, 3, {.padding = 1}),
+                   BatchNorm2d(64),
+                   ReLU(),
+                   AdaptiveAvgPool2d(1),
+                   Flatten(),
+                   Linear(64, 10)};
+  const Compose transform{ToTensor(), Normalize({0.5}, {0.5})};
+  const DataLoader train(std::make_shared<SyntheticDataset>(Split::train), transform,
+                         {.batch_size = 100, .shuffle = true, .workers = 1});
+  const DataLoader test(std::make_shared<SyntheticDataset>(Split::test), transform, {.batch_size = 200});
+  SGD optimizer(model.parameters(), {.lr = 0.05, .momentum = 0.9});
+  for (int epoch = 0; epoch < 8; ++epoch) {
+    if (epoch == 6) optimizer.set_options(0, {.lr = 0.005, .momentum = 0.9});
+    for (const Batch& batch : train.epoch(epoch)) {
+      optimizer.zero_grad();
+      cross_entropy(model(batch.images), batch.labels).backward();
+      optimizer.step();
+    }
+  }
+  model.eval();
+  const NoGradGuard no_grad;
+  std::int64_t correct = 0;
+  for (const Batch& batch : test.epoch(0)) correct += count_correct(model(batch.images), batch.labels);
+  CHECK(correct > 1'800);  // of 2,000
 }

@@ -18,7 +18,7 @@ void batch_norm_apply(std::int64_t rows, std::int64_t channels, const T* x, cons
                       const T* weight, const T* bias, const T* residual, bool relu, T* y);
 
 /// Gradients of batch_norm_apply when mean and invstd are the batch's own (training).
-/// `y` is the forward's output where it had a ReLU (the gradient passes where y > 0), else null. grad_residual (or
+/// `y` is the forward's output where it had a ReLU (the gradient stops where y ≤ 0), else null. grad_residual (or
 /// null) gets the gradient after the ReLU; grad_weight and grad_bias [channels] and grad_x are overwritten. grad_x or
 /// grad_residual may be grad_y.
 template <class T>

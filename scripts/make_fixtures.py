@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Computes with PyTorch what tests/pytorch compares Lockstep with: ResNet-18, 10 classes, cross-entropy, SGD lr 0.01 momentum 0.9.
+"""Computes with PyTorch what tests/pytorch compares Lockstep with: ResNet-18, 10 classes, SGD with lr 0.01, momentum 0.9.
 
-  narrow_resnet18.json           a ResNet-18 of width 8 with weights by formula: 20 losses in float64, fingerprints of the first
-                                 gradient and of the last weights, and the error of PyTorch's float32 gradient; this one is committed
-  trajectory_float64.safetensors the real ResNet-18: its first weights, 20 batches of 16, 20 losses in float64
-  gradients_<n>.safetensors      after n = 0, 10, 30, 70 float32 steps on batches of 128: weights, a batch of 32, the loss in float32
-                                 and float64, the float64 gradient, and how far from that PyTorch's float32 gradient is
+  narrow_resnet18.json
+      a ResNet-18 of width 8 with weights by formula: 20 losses in float64, fingerprints of the first gradient and of the last
+      weights, and the error of PyTorch's float32 gradient; this file is committed
+  trajectory_float64.safetensors
+      the real ResNet-18: its first weights, 20 batches of 16, 20 losses in float64
+  gradients_<n>.safetensors
+      after n = 0, 10, 30, 70 float32 steps on batches of 128: weights, a batch of 32, the loss in float32 and float64, the
+      float64 gradient, and how far from that PyTorch's float32 gradient is
 
-Needs Debian's python3-torch and python3-torchvision, or newer ones; about 600 MB of disk; a minute or two. Exits with 77 where
-there is no PyTorch. To renew the committed file:  scripts/make_fixtures.py tests/pytorch/data --only narrow
+Needs Debian's python3-torch and python3-torchvision, or newer ones; 600 MB of disk; a minute or two. Exits with 77 where there
+is no PyTorch. To renew the committed file:  scripts/make_fixtures.py tests/pytorch/data --only narrow
 """
 import argparse
 import json
@@ -18,7 +21,7 @@ import pathlib
 import struct
 import sys
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin slow each other down on a machine with other work
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads are slow on a machine with other work
 
 try:
     import numpy as np
@@ -69,8 +72,8 @@ def fill_by_formula(model):
             values = hash_uniform(index + 1, *parameter.shape)
             if values.ndim > 1:  # a convolution or the linear layer
                 values *= np.float32(math.sqrt(6 / math.prod(values.shape[1:])))
-            else:
-                values = np.float32(0.25) * values + np.float32(1)  # of a batch norm, or the bias of one or of the linear layer
+            else:  # of a batch norm, or a bias
+                values = np.float32(0.25) * values + np.float32(1)
             parameter.copy_(torch.from_numpy(values))
 
 
@@ -159,8 +162,8 @@ def cifar10(folder):
     if not files:
         sys.exit(f"make_fixtures: no data_batch_1.bin under {folder}")
     records = np.fromfile(files[0], np.uint8).reshape(-1, 3073)
-    images = (records[:, 1:].reshape(-1, 3, 32, 32).astype(np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
-    return torch.from_numpy(images), torch.from_numpy(records[:, 0].astype(np.int64))
+    images = torch.from_numpy(records[:, 1:].reshape(-1, 3, 32, 32).astype(np.float32))
+    return (images / 255 - 0.5) / 0.5, torch.from_numpy(records[:, 0].astype(np.int64))
 
 
 def random_images():

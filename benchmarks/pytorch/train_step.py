@@ -1,6 +1,6 @@
 """PyTorch twin of benchmarks/train_step.cpp: training steps of ResNet-18 on one random batch, one JSON line per step.
 
-With --interactive each step waits for a line on standard input, so that compare.py can alternate two programs step by step.
+With --interactive each step waits for a line on standard input, so that compare.py can let programs take turns.
 """
 import argparse
 import json

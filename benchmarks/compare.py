@@ -92,8 +92,9 @@ def compare_steps(lockstep, torches, size, batch, args):
                 *(f"{child.median(part):.1f}" for part in ("forward_ms", "backward_ms", "optimizer_ms")),
                 f"{child.steps[-1]['peak_mb']:.0f}"]
 
-    print_table(f"ResNet-18, {size}×{size}, batch {batch}, float32, {args.threads} threads: ms per step, {args.steps} steps",
-                ["", "median", "min", "quartiles", "forward", "backward", "optimizer", "peak MiB"], map(row, children))
+    title = f"ResNet-18, {size}×{size}, batch {batch}, float32, {args.threads} threads: ms per step, {args.steps} steps"
+    header = ["", "median", "min", "quartiles", "forward", "backward", "optimizer", "peak MiB"]
+    print_table(title, header, map(row, children))
     medians = {version: [twin.median() for twin in twins] for version, twins in versions.items()}
     print_ratios(children[0].median(), medians, "ms", 1)
 
@@ -151,7 +152,7 @@ def compare_host_cost(lockstep, torches, args):
 
 
 def describe_machine():
-    """The processor, and how much of it others use, which must be little: OpenMP programs suffer from it out of proportion."""
+    """The processor, and how much of it others use: it must be little, since OpenMP programs suffer from it greatly."""
     def jiffies():
         with open("/proc/stat") as file:
             values = [int(value) for value in file.readline().split()[1:]]
@@ -164,7 +165,8 @@ def describe_machine():
     total_later, idle_later = jiffies()
     busy = 1 - (idle_later - idle) / (total_later - total)
     warning = " **Too busy to compare.**" if busy > 0.1 else ""
-    return f"{(models or ['unknown processor'])[0]}, {os.cpu_count()} processors, {busy:.0%} busy with other work.{warning}"
+    model = models[0] if models else "unknown processor"
+    return f"{model}, {os.cpu_count()} processors, {busy:.0%} busy with other work.{warning}"
 
 
 def main():

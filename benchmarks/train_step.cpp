@@ -1,10 +1,8 @@
-// Training steps of ResNet-18 on one random batch, one JSON line per step; benchmarks/pytorch/train_step.py is its
-// twin.
+// Training steps of ResNet-18 on one random batch, one JSON line per step. Its twin is pytorch/train_step.py.
 //
 //   train_step --size 32 --batch 128 --threads 2 --steps 20
 //
-// With --interactive each step waits for a line on standard input, so that compare.py can alternate two programs step
-// by step.
+// With --interactive each step waits for a line on standard input, so that compare.py can let programs take turns.
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <iostream>

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Computes with PyTorch what tests/pytorch compares Lockstep with: ResNet-18, 10 classes, SGD with lr 0.01, momentum 0.9.
+"""Computes with PyTorch what tests/pytorch compares Lockstep with: ResNet-18, 10 classes, SGD of lr 0.01, momentum 0.9.
 
   narrow_resnet18.json
-      a ResNet-18 of width 8 with weights by formula: 20 losses in float64, fingerprints of the first gradient and of the last
-      weights, and the error of PyTorch's float32 gradient; this file is committed
+      a ResNet-18 of width 8 with weights by formula: 20 losses in float64, fingerprints of the first gradient and of the
+      last weights, and the error of PyTorch's float32 gradient; this file is committed
   trajectory_float64.safetensors
       the real ResNet-18: its first weights, 20 batches of 16, 20 losses in float64
   gradients_<n>.safetensors
-      after n = 0, 10, 30, 70 float32 steps on batches of 128: weights, a batch of 32, the loss in float32 and float64, the
-      float64 gradient, and how far from that PyTorch's float32 gradient is
+      after n = 0, 10, 30, 70 float32 steps on batches of 128: weights, a batch of 32, the loss in float32 and float64,
+      the float64 gradient, and how far from that PyTorch's float32 gradient is
 
-Needs Debian's python3-torch and python3-torchvision, or newer ones; 600 MB of disk; a minute or two. Exits with 77 where there
-is no PyTorch. To renew the committed file:  scripts/make_fixtures.py tests/pytorch/data --only narrow
+Needs Debian's python3-torch and python3-torchvision, or newer ones; 600 MB of disk; a minute or two. Exits with 77 where
+there is no PyTorch. To renew the committed file:  scripts/make_fixtures.py tests/pytorch/data --only narrow
 """
 import argparse
 import json
@@ -127,7 +127,7 @@ def gradients(model):
 
 
 def compare_precisions(model, images, labels):
-    """The loss in float32 and float64, the float64 gradient, and norm(float32 gradient - float64 gradient) of each parameter."""
+    """The loss in float32 and float64, the float64 gradient, and the norms of the float32 gradient's errors."""
     state = {name: value.clone() for name, value in model.state_dict().items()}
     loss_float32 = compute_gradients(model, images, labels)
     approximate = gradients(model)
@@ -167,11 +167,14 @@ def cifar10(folder):
 
 
 def random_images():
-    """Ten classes, each a smooth random pattern under noise."""
+    """Ten classes, each a smooth random pattern under noise; half of the labels are random, so that the loss stays well
+    above zero, as relative comparisons need it."""
     generator = torch.Generator().manual_seed(7)
     labels = torch.randint(10, (10000,), generator=generator)
     patterns = torch.nn.functional.interpolate(torch.randn(10, 3, 4, 4, generator=generator), size=32, mode="bilinear")
-    return patterns[labels] * 0.5 + torch.randn(10000, 3, 32, 32, generator=generator) * 0.5, labels
+    images = patterns[labels] * 0.5 + torch.randn(10000, 3, 32, 32, generator=generator) * 0.5
+    labels[::2] = torch.randint(10, (5000,), generator=generator)
+    return images, labels
 
 
 def write_trajectory(path, images, labels):
@@ -186,7 +189,7 @@ def write_trajectory(path, images, labels):
 
 
 def near_kinks(model, images):
-    """What each ReLU and the max pool decide on: the inputs of the former, first minus second of each window of the latter."""
+    """What decides in each ReLU and the max pool: inputs of the former, first minus second in windows of the latter."""
     decisive = []
 
     def at_relu(module, inputs):
@@ -210,9 +213,9 @@ def near_kinks(model, images):
 
 
 def calmest(model, batches):
-    """The batch that is farthest from the kinks, in units of the rounding errors there, and that distance. The gradient jumps
-    where a ReLU's input changes sign or a max pool's winner changes; one such flip among a million decisions moves all of it by up
-    to a percent, which would hide the errors of arithmetic that are to be compared."""
+    """How far the batch farthest from the kinks is from them, in units of the rounding errors there, and its index. The
+    gradient jumps where a ReLU's input changes sign or a max pool's winner changes; one such flip among a million
+    decisions moves all of it by up to a percent, which would hide the errors of arithmetic that are to be compared."""
     images = batches[0][0]
     approximate = near_kinks(model, images)
     exact = near_kinks(model.double(), images.double())
@@ -222,7 +225,7 @@ def calmest(model, batches):
     def distance(batch):
         return min((x.abs().min() / error).item() for x, error in zip(near_kinks(model, batch[0]), errors))
 
-    return max(((distance(batch), index) for index, batch in enumerate(batches)))
+    return max((distance(batch), index) for index, batch in enumerate(batches))
 
 
 def write_gradients(folder, images, labels):
@@ -247,14 +250,15 @@ def write_gradients(folder, images, labels):
         save_safetensors(folder / f"gradients_{wanted}.safetensors", tensors)
         norm = math.sqrt(sum(np.square(value).sum() for value in exact.values()))
         error = math.sqrt(sum(np.square(value) for value in errors.values()))
-        print(f"after {wanted} steps: batch {chosen}, {distance:.0f} rounding errors from a kink; PyTorch's gradient error "
-              f"{error / norm:.2e}", flush=True)
+        print(f"after {wanted} steps: batch {chosen}, {distance:.0f} rounding errors from a kink; "
+              f"PyTorch's gradient error {error / norm:.2e}", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--data", type=pathlib.Path, help="a folder with CIFAR-10's binary version; random images without it")
+    parser.add_argument("--data", type=pathlib.Path,
+                        help="a folder with CIFAR-10's binary version; random images without it")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=("narrow", "trajectory", "gradients"))
     args = parser.parse_args()

@@ -1,5 +1,5 @@
-"""PyTorch twin of examples/train_resnet18_cifar10.cpp: the same training on the same files, printing the same lines, so that
-the two loss curves can be laid side by side. Five epochs take about five minutes on two cores.
+"""PyTorch twin of examples/train_resnet18_cifar10.cpp: the same training on the same files, printing the same lines,
+so that the two loss curves can be laid side by side. Five epochs take about five minutes on two cores.
 
   python3 benchmarks/pytorch/train_cifar10.py --data ../shared/cifar10 --seed 1
 """

@@ -207,7 +207,9 @@ TEST_CASE("Training steps leave memory flat") {
   const MemoryStats after = memory_stats();
   CHECK(after.live == before.live);
   CHECK(after.small == before.small);
+#if !defined(__SANITIZE_ADDRESS__)  // under which nothing is cached
   CHECK(after.system_allocations - before.system_allocations <= 5);
+#endif
 }
 
 TEST_CASE("A chain of a million ops needs no stack: forward, backward, destruction") {

@@ -20,6 +20,7 @@ if(LOCKSTEP_SANITIZE)
   add_compile_options(-fsanitize=${LOCKSTEP_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_compile_definitions(_GLIBCXX_ASSERTIONS)
   add_link_options(-fsanitize=${LOCKSTEP_SANITIZE})
+  target_compile_options(lockstep_flags INTERFACE -Wno-maybe-uninitialized)  # GCC sees ghosts in instrumented code
 endif()
 
 find_program(LOCKSTEP_CCACHE ccache)

@@ -37,8 +37,8 @@ inline void pause() {
 }
 
 /// Workers that wait for one job at a time. A waiting worker spins for some ten microseconds, about the gap between two
-/// kernels of one step, and then sleeps. A job ends when its chunks are done: a worker that the system has not scheduled
-/// in time is not waited for.
+/// kernels of one step, and then sleeps. A job ends when its chunks are done: a worker that the system has not
+/// scheduled in time is not waited for.
 class Pool {
  public:
   ~Pool() {
@@ -93,7 +93,8 @@ class Pool {
     t_inside_chunk = true;
     std::uint64_t state = state_.load(std::memory_order_acquire);
     while (const auto left = static_cast<std::int64_t>(state & ((std::uint64_t{1} << kCountBits) - 1))) {
-      if (!state_.compare_exchange_weak(state, state - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      if (!state_.compare_exchange_weak(state, state - 1, std::memory_order_acq_rel, std::memory_order_acquire))
+        continue;
       // The job cannot end before this chunk has, so its description stays as it is while it is read here.
       t_num_threads = threads_;
       try {
@@ -123,8 +124,8 @@ class Pool {
   std::mutex busy_, sleep_mutex_;
   std::condition_variable wake_;
   std::vector<std::thread> workers_;
-  // Number of the job, and below it how many of its chunks nobody has taken yet: one word, so that a late worker cannot take
-  // a chunk of one job for a chunk of another.
+  // Number of the job, and below it how many of its chunks nobody has taken yet: one word, so that a late worker cannot
+  // take a chunk of one job for a chunk of another.
   std::atomic<std::uint64_t> state_{0};
   std::atomic<std::int64_t> unfinished_{0};
   std::atomic<int> sleepers_{0};

@@ -1,5 +1,6 @@
-// LOCKSTEP_MULTIVERSION compiles a function for several instruction sets; the loader picks the best one that the processor
-// has. Put it on functions that contain a hot loop; what they call in that loop must be inlined (LOCKSTEP_INLINE).
+// LOCKSTEP_MULTIVERSION compiles a function for several instruction sets; the loader picks the best one that the
+// processor has. Put it on functions that contain a hot loop; what they call in that loop must be inlined
+// (LOCKSTEP_INLINE).
 #pragma once
 
 // The sanitizers' run-time is not ready yet when the loader resolves such a function.

@@ -54,8 +54,12 @@ struct Terminal {
 
 /// Standard output goes to `fd` while it lives.
 struct RedirectStdout {
-  explicit RedirectStdout(int fd) : saved(dup(STDOUT_FILENO)) { dup2(fd, STDOUT_FILENO); }
+  explicit RedirectStdout(int fd) : saved(dup(STDOUT_FILENO)) {
+    std::fflush(stdout);  // what Catch2 has written so far
+    dup2(fd, STDOUT_FILENO);
+  }
   ~RedirectStdout() {
+    std::fflush(stdout);
     dup2(saved, STDOUT_FILENO);
     close(saved);
   }

@@ -102,8 +102,10 @@ class BlockCache {
  private:
   static void* from_system(std::size_t bytes) {
     const std::size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
-    void* block = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-    if (block && bytes >= kHugePage) madvise(block, bytes, MADV_HUGEPAGE);  // fewer page faults; advice only
+    void* block = nullptr;
+    if (posix_memalign(&block, alignment, bytes) != 0) return nullptr;
+    // Fewer page faults; advice only. Not for the last part: a huge page is held in full, however little of it is used.
+    if (bytes >= kHugePage) madvise(block, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
     return block;
   }
   void add_live(std::size_t bytes) {

@@ -47,7 +47,10 @@ run(args.cmake, "--build", build)
 version = run(build / "consumer", stdout=subprocess.PIPE).stdout.strip()
 if version != args.version:
     sys.exit(f"the consumer prints version {version}, expected {args.version}")
-print(run(build / "first_program", stdout=subprocess.PIPE, timeout=600).stdout)
+output = run(build / "first_program", stdout=subprocess.PIPE, cwd=build, timeout=600).stdout
+print(output)
+if float(re.findall(r"([\d.]+) % right", output)[-1]) < 80.0:
+    sys.exit("the first program does not learn")
 
 # <bits/stdc++.h> is every standard header: whatever else a consumer of ours includes comes from a third party.
 standard = dependencies(args.compiler, "-xc++", "-", text="#include <bits/stdc++.h>\n")

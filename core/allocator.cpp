@@ -19,6 +19,11 @@ namespace {
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kSmallLimit = 1024;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kReuse = false;  // keeps a use after free visible
+#else
+constexpr bool kReuse = true;
+#endif
 constexpr std::size_t kAddressSpace = std::size_t{1} << 47;
 
 /// Sizes are rounded up to one of eight steps per power of two, so that at most an eighth of a block is wasted and
@@ -69,16 +74,13 @@ class BlockCache {
     const SizeClass c = size_class(bytes);
     std::lock_guard lock(mutex_);
     stats_.live -= static_cast<std::int64_t>(c.bytes);
-#if defined(__SANITIZE_ADDRESS__)
-    std::free(block);  // keep use after free visible
-#else
+    if (!kReuse) return std::free(block);
     try {
       free_[static_cast<std::size_t>(c.index)].push_back(block);
       stats_.cached += static_cast<std::int64_t>(c.bytes);
     } catch (const std::bad_alloc&) {
       std::free(block);
     }
-#endif
   }
 
   void release_cached() {
@@ -198,22 +200,16 @@ void spare_at_thread_end() {
 }  // namespace
 
 void* detail::small_allocate(std::size_t bytes) {
-#if defined(__SANITIZE_ADDRESS__)
-  return std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
-#else
   const std::size_t c = (bytes - 1) / kAlignment;
+  if (!kReuse) return std::aligned_alloc(kAlignment, (c + 1) * kAlignment);
   FreeList& list = t_free[c];
   if (!list.first) [[unlikely]]
     refill(c);
   return list.pop();
-#endif
 }
 
 void detail::small_deallocate(void* block, std::size_t bytes) noexcept {
-#if defined(__SANITIZE_ADDRESS__)
-  (void)bytes;
-  std::free(block);
-#else
+  if (!kReuse) return std::free(block);
   const std::size_t c = (bytes - 1) / kAlignment;
   FreeList& list = t_free[c];
   if (!list.first) [[unlikely]]
@@ -222,7 +218,6 @@ void detail::small_deallocate(void* block, std::size_t bytes) noexcept {
   // A thread that frees what others allocate would hoard it.
   if (list.count > 4 * blocks_per_slab(c)) [[unlikely]]
     spare(c, 2 * blocks_per_slab(c));
-#endif
 }
 
 void* allocate(std::size_t bytes) {

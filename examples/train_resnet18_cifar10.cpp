@@ -5,8 +5,8 @@
 //   train_resnet18_cifar10 --data cifar10 --download       fetches it first
 //   train_resnet18_cifar10                                 synthetic images, no file needed
 //
-// Expect about 69 % test accuracy on CIFAR-10 (the ImageNet stem shrinks 32 × 32 images to 1 × 1) and over 90 % on the
-// synthetic images.
+// Expect 66 to 70 % test accuracy on CIFAR-10 after the 5 epochs, in about two minutes on 2 cores (the ImageNet stem
+// shrinks 32 × 32 images to 1 × 1), and over 90 % on the synthetic images.
 #include <fmt/core.h>
 
 #include <lockstep/lockstep.h>

@@ -62,6 +62,7 @@ int main(int argc, char** argv) try {
   std::shared_ptr<const Dataset> train_set, test_set;
   if (data.empty() && !download) {
     print_line("No --data given: training on synthetic images.");
+    if (app.count("--log-interval") == 0) log_interval = 25;  // an epoch has 79 steps
     train_set = std::make_shared<SyntheticDataset>(Split::train);
     test_set = std::make_shared<SyntheticDataset>(Split::test);
   } else {

@@ -65,10 +65,11 @@ class Pool {
     {
       std::lock_guard lock(sleep_mutex_);
       const std::uint64_t job = (state_.load(std::memory_order_relaxed) >> kCountBits) + 1;
-      state_.store(job << kCountBits | static_cast<std::uint64_t>(chunks), std::memory_order_release);
+      state_.store(job << kCountBits | static_cast<std::uint64_t>(chunks - 1), std::memory_order_release);
     }
     const std::int64_t helpers = std::min<std::int64_t>(chunks - 1, sleepers_.load(std::memory_order_acquire));
     for (std::int64_t i = 0; i < helpers; ++i) wake_.notify_one();
+    run_chunk(0);  // not up for taking: the caller always takes part
     take_chunks();
     for (int spins = 0; unfinished_.load(std::memory_order_acquire) > 0; ++spins) {
       if (spins < kSpins) {
@@ -89,23 +90,27 @@ class Pool {
     return (state_.load(std::memory_order_acquire) & ((std::uint64_t{1} << kCountBits) - 1)) != 0;
   }
 
-  void take_chunks() {
+  void run_chunk(std::int64_t chunk) {
     t_inside_chunk = true;
+    t_num_threads = threads_;
+    try {
+      function_(context_, chunk);
+    } catch (...) {
+      if (!failed_.exchange(true)) error_ = std::current_exception();
+    }
+    t_inside_chunk = false;
+    unfinished_.fetch_sub(1, std::memory_order_release);
+  }
+
+  void take_chunks() {
     std::uint64_t state = state_.load(std::memory_order_acquire);
     while (const auto left = static_cast<std::int64_t>(state & ((std::uint64_t{1} << kCountBits) - 1))) {
       if (!state_.compare_exchange_weak(state, state - 1, std::memory_order_acq_rel, std::memory_order_acquire))
         continue;
       // The job cannot end before this chunk has, so its description stays as it is while it is read here.
-      t_num_threads = threads_;
-      try {
-        function_(context_, chunks_ - left);
-      } catch (...) {
-        if (!failed_.exchange(true)) error_ = std::current_exception();
-      }
-      unfinished_.fetch_sub(1, std::memory_order_release);
+      run_chunk(chunks_ - left);
       state = state_.load(std::memory_order_acquire);
     }
-    t_inside_chunk = false;
   }
 
   void work() {

@@ -1,4 +1,4 @@
-// Physical strides of a tensor's logical dimensions. Internal to the ops.
+// How logical dimensions lie in memory. Internal to the ops.
 #pragma once
 
 #include <array>
@@ -25,6 +25,16 @@ inline Strides dense_strides(const Shape& shape, Layout layout) {
   }
   return strides;
 }
+
+/// A row-major shape as [outer, size, inner] around one dimension.
+struct Around {
+  std::int64_t outer = 1, size = 1, inner = 1;
+
+  Around(const Shape& shape, int dim) : size(shape[dim]) {
+    for (int i = 0; i < dim; ++i) outer *= shape[i];
+    for (int i = dim + 1; i < shape.rank(); ++i) inner *= shape[i];
+  }
+};
 
 /// Logical dimensions from outermost to innermost in memory.
 inline std::array<int, Shape::kMaxRank> memory_order(Layout layout) {

@@ -7,6 +7,7 @@
 #include <lockstep/core/base/check.h>
 #include <lockstep/core/dispatch.h>
 #include <lockstep/core/ops.h>
+#include <lockstep/core/ops/layout.h>
 #include <lockstep/core/tensor_impl.h>
 
 namespace lockstep {
@@ -122,14 +123,6 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
 
 namespace {
 
-struct Around {
-  std::int64_t outer = 1, n = 1, inner = 1;
-  Around(const Shape& shape, int dim) : n(shape[dim]) {
-    for (int i = 0; i < dim; ++i) outer *= shape[i];
-    for (int i = dim + 1; i < shape.rank(); ++i) inner *= shape[i];
-  }
-};
-
 Shape reduced_shape(const Shape& shape, int dim, bool keepdim) {
   Mask marked{};
   marked[static_cast<std::size_t>(dim)] = true;
@@ -145,16 +138,16 @@ std::pair<Tensor, Tensor> max_along(const char* op, const Tensor& x, int dim, bo
   const Shape shape = reduced_shape(x.shape(), dim, keepdim);
   Tensor values = Tensor::empty(shape, {.dtype = x.dtype()});
   Tensor index = Tensor::empty(shape, {.dtype = DType::int64});
-  const Around a(x.shape(), dim);
+  const detail::Around a(x.shape(), dim);
   dispatch_floating(op, x.dtype(), [&]<class T>() {
-    cpu::reduce_max<T>(a.outer, a.n, a.inner, plain.data<T>(), values.data<T>(), index.data<std::int64_t>());
+    cpu::reduce_max<T>(a.outer, a.size, a.inner, plain.data<T>(), values.data<T>(), index.data<std::int64_t>());
   });
   if (must_record(x)) {
     record(op, values, {&x}, [op, a, shape = x.shape(), index = SavedTensor(index)](GradContext& ctx) {
       const Tensor grad = ctx.grad.to(Layout::row_major);
       Tensor grad_x = Tensor::empty(shape, {.dtype = grad.dtype()});
       dispatch_floating(op, grad.dtype(), [&]<class T>() {
-        cpu::reduce_max_backward<T>(a.outer, a.n, a.inner, grad.data<T>(), index.get(op).data<std::int64_t>(),
+        cpu::reduce_max_backward<T>(a.outer, a.size, a.inner, grad.data<T>(), index.get(op).data<std::int64_t>(),
                                     grad_x.data<T>());
       });
       ctx.set(0, std::move(grad_x));

@@ -13,15 +13,6 @@
 namespace lockstep {
 namespace {
 
-/// outer, size, inner of a row-major tensor around one dimension.
-struct Around {
-  std::int64_t outer = 1, size = 1, inner = 1;
-  Around(const Shape& shape, int dim) : size(shape[dim]) {
-    for (int i = 0; i < dim; ++i) outer *= shape[i];
-    for (int i = dim + 1; i < shape.rank(); ++i) inner *= shape[i];
-  }
-};
-
 /// Copies `count` rows of `length` bytes between buffers with other distances from row to row.
 void copy_rows(std::int64_t count, std::int64_t length, const std::byte* source, std::int64_t source_step,
                std::byte* target, std::int64_t target_step) {
@@ -37,7 +28,7 @@ std::byte* mutable_bytes_of(const Tensor& x) { return static_cast<std::byte*>(x.
 Tensor pad_with_zeros(const Tensor& part, const Shape& shape, int dim, std::int64_t start) {
   Tensor out = Tensor::zeros(shape, {part.dtype(), part.device(), Layout::row_major});
   const Tensor plain = part.to(Layout::row_major);
-  const Around whole(shape, dim);
+  const detail::Around whole(shape, dim);
   const auto row = whole.inner * static_cast<std::int64_t>(size_of(part.dtype()));
   copy_rows(whole.outer, part.size(dim) * row, bytes_of(plain), part.size(dim) * row,
             mutable_bytes_of(out) + start * row, whole.size * row);
@@ -130,7 +121,7 @@ Tensor narrow(const Tensor& x, int dim, std::int64_t start, std::int64_t length)
     y = detail::alias(x, shape, x.layout(), static_cast<std::size_t>(start * row));
   } else {
     const Tensor plain = x.to(Layout::row_major);
-    const Around whole(x.shape(), dim);
+    const detail::Around whole(x.shape(), dim);
     const std::int64_t row = whole.inner * element;
     y = Tensor::empty(shape, {x.dtype(), x.device(), Layout::row_major});
     copy_rows(whole.outer, length * row, bytes_of(plain) + start * row, whole.size * row, mutable_bytes_of(y),
@@ -157,7 +148,7 @@ Tensor cat(std::span<const Tensor> tensors, int dim) {
   }
   Tensor y =
       Tensor::empty(tensors[0].shape().with(dim, total), {tensors[0].dtype(), tensors[0].device(), Layout::row_major});
-  const Around whole(y.shape(), dim);
+  const detail::Around whole(y.shape(), dim);
   const std::int64_t row = whole.inner * static_cast<std::int64_t>(size_of(y.dtype()));
   std::int64_t at = 0;
   std::vector<const Tensor*> inputs;

@@ -1,6 +1,5 @@
 // One registry entry for each differentiable op, and the checks that the tests make from it. To have a new op tested,
-// add its entry to op_registry_<family>.cpp: a name, samples, a tolerance. See core/ops_test.cpp for what
-// is made of it.
+// add its entry to op_registry_<family>.cpp. See core/ops_test.cpp for what is made of it.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include <lockstep/core/base/error.h>
 #include <lockstep/core/base/philox.h>
 #include <lockstep/core/tensor.h>
 
@@ -51,6 +51,9 @@ struct Sample {
   std::vector<std::size_t> constants = {};                ///< floating inputs that the op gives no gradient
   bool views = false;                                     ///< give the op views into the middle of larger tensors
   double step = 1e-6;                                     ///< of the central differences
+  /// What `run` must give for float64 inputs, by the plainest loops, sharing nothing with the library's kernels
+  /// (support/reference.h): row-major.
+  std::function<Tensor(const std::vector<Tensor>&)> reference = {};
 };
 
 /// Bound on |float32 − float64|: `forward` or `gradient` times 2^-23 times the scale, plus nothing.
@@ -64,10 +67,40 @@ struct Tolerance {
   const char* reason;
 };
 
+/// What the float32 bits of results and gradients depend on besides the inputs (and, of a random op, the seed).
+enum class Determinism {
+  any_threads,   ///< nothing
+  same_threads,  ///< num_threads()
+};
+
+/// One wrong call of an op.
+struct Misuse {
+  std::string what;
+  std::function<void()> call;
+  std::function<bool(const Error&)> has_type;
+  std::string op;                   ///< that the error must name
+  std::vector<std::string> values;  ///< that the message must show
+};
+
+template <class E>
+Misuse wrong(std::string op, std::string what, std::function<void()> call, std::vector<std::string> values = {}) {
+  return {std::move(what), std::move(call), [](const Error& e) { return dynamic_cast<const E*>(&e) != nullptr; },
+          std::move(op), std::move(values)};
+}
+
 struct OpEntry {
   std::string name;  ///< as in core/ops.h
-  std::function<std::vector<Sample>(Draws&)> samples;
+  Determinism determinism;
   Tolerance tolerance;
+  /// Small calls, of which every input element is moved by central differences: odd, size 1, empty, broadcast, both
+  /// layouts, views.
+  std::function<std::vector<Sample>(Draws&)> samples;
+  /// One random call of the size that vector paths, tails and several threads need, and that takes the float64 op at
+  /// most some milliseconds.
+  std::function<Sample(Draws&)> problem;
+  /// Calls of the size that networks make, one row of the benchmark each; made for float64 like all samples.
+  std::function<std::vector<Sample>(Draws&)> benchmarks;
+  std::vector<Misuse> misuse;
 };
 
 /// All differentiable ops.

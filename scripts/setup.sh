@@ -6,7 +6,7 @@ set -euo pipefail
 
 packages=(g++ cmake ninja-build ca-certificates python3
   libdnnl-dev libfmt-dev nlohmann-json3-dev libcurl4-openssl-dev libarchive-dev  # the library
-  libcli11-dev catch2)                                                           # examples and benchmarks; tests
+  libcli11-dev libbenchmark-dev catch2)                                          # examples and benchmarks; tests
 for argument in "$@"; do
   case $argument in
     --dev) packages+=(ccache clang-format-14 doxygen gcovr python3-torch python3-torchvision libopenblas0-openmp) ;;

@@ -37,7 +37,11 @@ TEST_CASE("Every differentiable op of core/ops.h is in the registry") {
 
   std::set<std::string> registered;
   for (const OpEntry& entry : op_registry()) {
+    CAPTURE(entry.name);
     CHECK(registered.insert(entry.name).second);
+    CHECK(entry.misuse.size() >= 2);
+    Draws draws(0);
+    CHECK_FALSE(entry.benchmarks(draws).empty());
   }
   for (const std::string& name : declared) {
     CAPTURE(name);
@@ -79,7 +83,45 @@ TEST_CASE("Gradients agree with central differences") {
   std::printf("gradient_check_samples: %zu\ngradient_check_elements: %lld\n", trusted,
               static_cast<long long>(elements));
   std::printf("gradient_check_mistrusted_mostly_zero: %zu\ngradient_check_empty: %zu\n", mistrusted, empty);
-  CHECK(trusted >= 800);
+  CHECK(trusted >= 3'000);
+}
+
+TEST_CASE("Float64 agrees with plain loops") {
+  std::set<std::string> checked;
+  for (const OpEntry& entry : op_registry()) {
+    int failures = 0;
+    for (const Sample& sample : samples_of(entry)) {
+      const std::string what = describe(entry, sample);
+      const std::string failure = check_reference(sample);
+      if (!failure.empty() && ++failures <= kShownFailures) {
+        UNSCOPED_INFO(what << ": " << failure);
+        CHECK(failure.empty());
+      }
+      checked.insert(what);
+    }
+    CAPTURE(entry.name);
+    CHECK(failures == 0);
+  }
+  std::printf("reference_samples: %zu\n", checked.size());
+}
+
+TEST_CASE("The bits depend on the number of threads only where the entry says so") {
+  constexpr int kProblems = 12;
+  int checked = 0;
+  std::string dependent;
+  for (const OpEntry& entry : op_registry()) {
+    bool depends = false;
+    for (int number = 0; number < kProblems; ++number) {
+      const Sample sample = problem_of(entry, 2, number);
+      CAPTURE(describe(entry, sample));
+      const DeterminismCheck check = check_determinism(sample, entry.determinism);
+      CHECK(check.failure == "");
+      depends = depends || check.depends_on_threads;
+      ++checked;
+    }
+    if (depends) dependent += " " + entry.name;
+  }
+  std::printf("determinism_problems: %d\nbits_depend_on_threads:%s\n", checked, dependent.c_str());
 }
 
 TEST_CASE("Float32 agrees with float64") {

@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <cstring>
 #include <numeric>
 
 #include <fmt/core.h>
 #include <fmt/ranges.h>
 
+#include <lockstep/core/base/thread_pool.h>
 #include <lockstep/core/ops.h>
 #include <lockstep/tests/support/op_registry.h>
 
@@ -30,7 +31,7 @@ bool is_differentiable(const Sample& sample, std::size_t i) {
 }
 
 /// The sample's inputs as fresh leaves; gradients are asked for `only` one input, or (−1) for all.
-std::vector<Tensor> make_leaves(const Sample& sample, DType dtype, int only = -1) {
+std::vector<Tensor> make_some_leaves(const Sample& sample, DType dtype, int only) {
   std::vector<Tensor> leaves = sample.inputs;
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     Tensor& x = leaves[i];
@@ -79,7 +80,33 @@ std::string compare(const std::string& what, const Tensor& got, const Tensor& ex
   return {};
 }
 
+/// The bits of the result and of all gradients in float32.
+std::vector<std::vector<float>> bits_of(const Sample& sample) {
+  const std::vector<Tensor> leaves = make_leaves(sample, DType::float32);
+  const Tensor y = sample.run(leaves);
+  y.backward(make_weights(y, DType::float32));
+  std::vector<std::vector<float>> bits = {y.to_vector<float>()};
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    if (is_differentiable(sample, i)) bits.push_back(leaves[i].grad().to_vector<float>());
+  }
+  return bits;
+}
+
+bool same_bits(const std::vector<std::vector<float>>& a, const std::vector<std::vector<float>>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
+    return x.size() == y.size() && std::memcmp(x.data(), y.data(), x.size() * sizeof(float)) == 0;
+  });
+}
+
+std::uint64_t hash(const std::string& text) {
+  std::uint64_t value = 0;
+  for (const char c : text) value = value * 131 + static_cast<unsigned char>(c);
+  return value;
+}
+
 }  // namespace
+
+std::vector<Tensor> make_leaves(const Sample& sample, DType dtype) { return make_some_leaves(sample, dtype, -1); }
 
 double Draws::next(double low, double high) { return static_cast<float>(low + (high - low) * stream_.next_uniform()); }
 
@@ -124,10 +151,13 @@ const std::vector<OpEntry>& op_registry() {
 }
 
 std::vector<Sample> samples_of(const OpEntry& entry) {
-  std::uint64_t seed = 0;
-  for (const char c : entry.name) seed = seed * 131 + static_cast<unsigned char>(c);
-  Draws draws(seed);
+  Draws draws(hash(entry.name));
   return entry.samples(draws);
+}
+
+Sample problem_of(const OpEntry& entry, std::uint64_t seed, std::int64_t number) {
+  Draws draws(seed, hash(entry.name) ^ static_cast<std::uint64_t>(number));
+  return entry.problem(draws);
 }
 
 std::string describe(const OpEntry& entry, const Sample& sample) {
@@ -181,7 +211,7 @@ GradientCheck check_gradients(const Sample& sample) {
       }
     }
 
-    const std::vector<Tensor> alone = make_leaves(sample, DType::float64, static_cast<int>(i));
+    const std::vector<Tensor> alone = make_some_leaves(sample, DType::float64, static_cast<int>(i));
     sample.run(alone).backward(weights);
     if (alone[i].grad().to_vector<double>() != gradient.to_vector<double>()) {
       result.failure = fmt::format("input {}: another gradient when it is the only one asked for", i);
@@ -189,6 +219,23 @@ GradientCheck check_gradients(const Sample& sample) {
     }
   }
   return result;
+}
+
+std::string check_reference(const Sample& sample) {
+  const NoGradGuard no_grad;
+  const Tensor got = sample.run(sample.inputs), expected = sample.reference(sample.inputs);
+  if (!(got.shape() == expected.shape())) {
+    return fmt::format("shape {}, the reference has {}", to_string(got.shape()), to_string(expected.shape()));
+  }
+  const std::vector<double> a = got.to_vector<double>(), b = expected.to_vector<double>();
+  double largest = 1.0;
+  for (const double value : b) largest = std::max(largest, std::abs(value));
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (!(std::abs(a[i] - b[i]) <= 1e-12 * largest)) {
+      return fmt::format("[{}]: {}, the reference has {}", i, a[i], b[i]);
+    }
+  }
+  return {};
 }
 
 PrecisionCheck check_float32(const Sample& sample, const Tolerance& tolerance) {
@@ -209,6 +256,27 @@ PrecisionCheck check_float32(const Sample& sample, const Tolerance& tolerance) {
                              tolerance.gradient, tolerance.scale, result.worst);
     if (!result.failure.empty()) return result;
   }
+  return result;
+}
+
+DeterminismCheck check_determinism(const Sample& sample, Determinism determinism) {
+  DeterminismCheck result;
+  const int threads_before = num_threads();
+  std::vector<std::vector<float>> first;
+  for (const int threads : {1, 2, 3, 5}) {
+    set_num_threads(threads);
+    const auto bits = bits_of(sample);
+    if (!same_bits(bits, bits_of(sample)))
+      result.failure = fmt::format("other bits the second time, {} threads", threads);
+    if (first.empty()) first = bits;
+    if (!same_bits(bits, first)) {
+      result.depends_on_threads = true;
+      if (determinism == Determinism::any_threads) {
+        result.failure = fmt::format("other bits with {} threads than with 1", threads);
+      }
+    }
+  }
+  set_num_threads(threads_before);
   return result;
 }
 

@@ -13,10 +13,10 @@
 
 namespace lockstep::test {
 
-/// The draws of one entry's samples: a function of the seed. All values are float64 and exact in float32.
+/// The draws of one entry's samples: a function of seed and stream. All values are float64 and exact in float32.
 class Draws {
  public:
-  explicit Draws(std::uint64_t seed) : stream_(seed, 0) {}
+  explicit Draws(std::uint64_t seed, std::uint64_t stream = 0) : stream_(seed, stream) {}
 
   /// Uniform in [low, high).
   double next(double low, double high);
@@ -108,6 +108,8 @@ const std::vector<OpEntry>& op_registry();
 
 /// The samples of an entry, always the same.
 std::vector<Sample> samples_of(const OpEntry& entry);
+/// Its random problem of that number: a function of the seed, the entry and the number.
+Sample problem_of(const OpEntry& entry, std::uint64_t seed, std::int64_t number);
 
 /// "conv2d([2, 3, 5, 5] channels_last, [4, 3, 3, 3], undefined; stride [2, 2])": unique to a sample.
 std::string describe(const OpEntry& entry, const Sample& sample);
@@ -124,6 +126,10 @@ struct GradientCheck {
 /// input's shape, dtype and layout, and that asking for one input's gradient alone gives the same bits.
 GradientCheck check_gradients(const Sample& sample);
 
+/// Compares the float64 op with the sample's reference: |difference| ≤ 1e-12 times the largest |value|, at least 1.
+/// Returns what is wrong, or nothing.
+std::string check_reference(const Sample& sample);
+
 /// What the comparison of float32 with float64 found.
 struct PrecisionCheck {
   double worst = 0.0;  ///< largest error as a fraction of the bound
@@ -132,5 +138,15 @@ struct PrecisionCheck {
 
 /// Compares forward and gradients in float32 with the same in float64.
 PrecisionCheck check_float32(const Sample& sample, const Tolerance& tolerance);
+
+/// What runs in float32 with 1, 2, 3 and 5 threads, twice each, found.
+struct DeterminismCheck {
+  bool depends_on_threads = false;  ///< some bits were others with another number of threads
+  std::string failure;              ///< bits that differ where the class says that they do not
+};
+DeterminismCheck check_determinism(const Sample& sample, Determinism determinism);
+
+/// The sample's inputs as leaves of that dtype, for runs of one's own.
+std::vector<Tensor> make_leaves(const Sample& sample, DType dtype);
 
 }  // namespace lockstep::test

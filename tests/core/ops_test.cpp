@@ -40,8 +40,7 @@ TEST_CASE("Every differentiable op of core/ops.h is in the registry") {
     CAPTURE(entry.name);
     CHECK(registered.insert(entry.name).second);
     CHECK(entry.misuse.size() >= 2);
-    Draws draws(0);
-    CHECK_FALSE(entry.benchmarks(draws).empty());
+    CHECK(entry.benchmarks);
   }
   for (const std::string& name : declared) {
     CAPTURE(name);

@@ -144,7 +144,9 @@ const std::vector<OpEntry>& op_registry() {
     register_elementwise_ops(entries);
     register_shape_ops(entries);
     register_reduction_ops(entries);
-    register_nn_ops(entries);
+    register_image_ops(entries);
+    register_norm_ops(entries);
+    register_loss_ops(entries);
     return entries;
   }();
   return registry;

@@ -1,6 +1,7 @@
 // What the files of the op registry share: op_registry_<family>.cpp each register their ops.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include <lockstep/tests/support/check_op.h>
@@ -21,10 +22,27 @@ struct Form {
 
 /// Scalar, odd, size 1, empty, several dimensions, images in both layouts, more than one vector register.
 std::vector<Form> forms();
+/// Random: one to five dimensions of at most 5, at most 60 elements, images in either layout.
+Form small_form(Draws& draws);
+/// Random: one to four dimensions, as often a few elements as tens of thousands, images in either layout.
+Form large_form(Draws& draws);
+/// `form` as a second operand of broadcasting: some sizes 1, perhaps without the first dimensions.
+Form broadcast_operand(Draws& draws, const Form& form);
+
+// ---- Tensors that wrong calls are made of.
+
+inline Tensor f32(const Shape& shape, Layout layout = kRows) { return Tensor::ones(shape, {.layout = layout}); }
+inline Tensor f64(const Shape& shape) { return Tensor::ones(shape, {.dtype = DType::float64}); }
+inline Tensor i64(const Shape& shape) { return Tensor::zeros(shape, {.dtype = DType::int64}); }
+inline Tensor u8(const Shape& shape) { return Tensor::zeros(shape, {.dtype = DType::uint8}); }
+/// A size of which two do not fit into an int64.
+inline constexpr std::int64_t kHuge = std::int64_t{1} << 62;
 
 void register_elementwise_ops(std::vector<OpEntry>& registry);
 void register_shape_ops(std::vector<OpEntry>& registry);
 void register_reduction_ops(std::vector<OpEntry>& registry);
-void register_nn_ops(std::vector<OpEntry>& registry);
+void register_image_ops(std::vector<OpEntry>& registry);
+void register_norm_ops(std::vector<OpEntry>& registry);
+void register_loss_ops(std::vector<OpEntry>& registry);
 
 }  // namespace lockstep::test

@@ -10,6 +10,7 @@
 #include <string>
 
 #include <catch2/catch.hpp>
+#include <fmt/core.h>
 
 #include <lockstep/tests/support/check_op.h>
 
@@ -20,11 +21,14 @@ namespace {
 
 constexpr int kShownFailures = 5;
 
-TEST_CASE("Every differentiable op of core/ops.h is in the registry") {
-  const auto header = std::filesystem::path(LOCKSTEP_TEST_DATA).parent_path().parent_path() / "core" / "ops.h";
-  std::ifstream file(header);
+std::string text_of_ops_h() {
+  std::ifstream file(std::filesystem::path(LOCKSTEP_TEST_DATA).parent_path().parent_path() / "core" / "ops.h");
   REQUIRE(file);
-  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+TEST_CASE("Every differentiable op of core/ops.h is in the registry") {
+  const std::string text = text_of_ops_h();
 
   const std::set<std::string> not_differentiable = {"argmax", "topk"};
   std::set<std::string> declared;
@@ -47,6 +51,17 @@ TEST_CASE("Every differentiable op of core/ops.h is in the registry") {
     CHECK(registered.count(name) + not_differentiable.count(name) == 1);
   }
   std::printf("registered_ops: %zu\n", registered.size());
+}
+
+TEST_CASE("core/ops.h states the accuracy that the registry holds the ops to") {
+  const std::string text = text_of_ops_h();
+  for (const OpEntry& entry : op_registry()) {
+    const Tolerance& t = entry.tolerance;
+    const std::string line = fmt::format("//   {:<19} {:<8} {:>4}  {:>4}   {}\n", entry.name,
+                                         t.scale == Tolerance::Scale::element ? "element" : "tensor", t.forward,
+                                         t.gradient, t.reason);
+    CHECK_THAT(text, Catch::Contains(line));
+  }
 }
 
 TEST_CASE("Gradients agree with central differences") {

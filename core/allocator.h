@@ -17,10 +17,10 @@ struct MemoryStats {
   std::int64_t system_allocations = 0;  ///< how often the system was asked for memory
 };
 
-MemoryStats memory_stats();
+MemoryStats memory_stats();  ///< as they are now
 /// The statistics as a few lines of text, in MiB.
 std::string memory_summary();
-void reset_peak_memory();
+void reset_peak_memory();  ///< the peak is then what is live
 /// Returns all cached blocks to the system.
 void empty_cache();
 

@@ -18,10 +18,10 @@ namespace lockstep {
 
 // ---- Arithmetic, with NumPy's broadcasting; both tensors of one dtype. Division by zero follows IEEE.
 
-Tensor add(const Tensor& a, const Tensor& b);
-Tensor sub(const Tensor& a, const Tensor& b);
-Tensor mul(const Tensor& a, const Tensor& b);
-Tensor div(const Tensor& a, const Tensor& b);
+Tensor add(const Tensor& a, const Tensor& b);  ///< a + b
+Tensor sub(const Tensor& a, const Tensor& b);  ///< a − b
+Tensor mul(const Tensor& a, const Tensor& b);  ///< a · b, element by element
+Tensor div(const Tensor& a, const Tensor& b);  ///< a / b
 /// x · scale + shift.
 Tensor affine(const Tensor& x, double scale, double shift);
 
@@ -37,14 +37,14 @@ inline Tensor operator*(double value, const Tensor& x) { return affine(x, value,
 
 // ---- Elementwise functions of one tensor.
 
-Tensor neg(const Tensor& x);
-Tensor exp(const Tensor& x);
-Tensor log(const Tensor& x);
-Tensor sqrt(const Tensor& x);
+Tensor neg(const Tensor& x);   ///< −x
+Tensor exp(const Tensor& x);   ///< eˣ
+Tensor log(const Tensor& x);   ///< the natural logarithm; −inf at 0, NaN below
+Tensor sqrt(const Tensor& x);  ///< the square root; NaN below 0
 /// max(x, 0); NaN stays NaN; the gradient at 0 is 0.
 Tensor relu(const Tensor& x);
-Tensor sigmoid(const Tensor& x);
-Tensor tanh(const Tensor& x);
+Tensor sigmoid(const Tensor& x);  ///< 1 / (1 + e⁻ˣ)
+Tensor tanh(const Tensor& x);     ///< the hyperbolic tangent
 inline Tensor operator-(const Tensor& x) { return neg(x); }
 
 // ---- Shape.
@@ -52,6 +52,7 @@ inline Tensor operator-(const Tensor& x) { return neg(x); }
 /// The same elements in row-major order under another shape of equal numel; one size may be −1 and is worked out. A
 /// view where memory order allows.
 Tensor reshape(const Tensor& x, const Shape& shape);
+/// `reshape(x, {2, -1})`.
 Tensor reshape(const Tensor& x, std::initializer_list<std::int64_t> sizes);
 /// Merges dimensions first..last (inclusive, negative from the end) into one.
 Tensor flatten(const Tensor& x, int first = 0, int last = -1);
@@ -68,11 +69,15 @@ Tensor sum_to(const Tensor& x, const Shape& shape);
 
 // ---- Reductions. Without `dims`, over all elements to a scalar.
 
-Tensor sum(const Tensor& x);
+Tensor sum(const Tensor& x);  ///< Σ x
+/// Over `dims`, negative from the end, which then have size 1 (keepdim) or are gone.
 Tensor sum(const Tensor& x, std::span<const int> dims, bool keepdim = false);
+/// `sum(x, {2, 3})`.
 Tensor sum(const Tensor& x, std::initializer_list<int> dims, bool keepdim = false);
-Tensor mean(const Tensor& x);
+Tensor mean(const Tensor& x);  ///< sum / numel; NaN for no elements
+/// Over `dims`, as sum.
 Tensor mean(const Tensor& x, std::span<const int> dims, bool keepdim = false);
+/// `mean(x, {2, 3})`.
 Tensor mean(const Tensor& x, std::initializer_list<int> dims, bool keepdim = false);
 /// The maximum along `dim` and its first index (int64, no gradient); the gradient goes to that one element
 /// (torch.max(x, dim)). NaN wins. Throws ShapeError if the dimension is empty.
@@ -95,6 +100,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
 
 using Pair = std::array<std::int64_t, 2>;  ///< height, width
 
+/// Options of conv2d, by height and width.
 struct Conv2dOptions {
   Pair stride = {1, 1};
   Pair padding = {0, 0};
@@ -104,6 +110,7 @@ struct Conv2dOptions {
 /// torch.nn.functional.conv2d: weight [K, C / groups, R, S], bias [K] or undefined → [N, K, P, Q].
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, const Conv2dOptions& options = {});
 
+/// Options of max_pool2d and avg_pool2d, by height and width.
 struct Pool2dOptions {
   Pair kernel_size = {2, 2};
   Pair stride = {0, 0};  ///< 0 means equal to kernel_size
@@ -121,6 +128,7 @@ Tensor adaptive_avg_pool2d(const Tensor& x, Pair output);
 
 // ---- Normalisation and regularisation.
 
+/// Options of batch_norm and batch_norm_relu.
 struct BatchNormOptions {
   bool training =
       true;  ///< normalise with the batch's statistics and update the running ones; else use the running ones
@@ -141,10 +149,12 @@ Tensor dropout(const Tensor& x, double p, bool training = true);
 
 // ---- Softmax and losses.
 
-Tensor softmax(const Tensor& x, int dim);
-Tensor log_softmax(const Tensor& x, int dim);
+Tensor softmax(const Tensor& x, int dim);      ///< eˣ / Σ eˣ along `dim`; large x do not overflow
+Tensor log_softmax(const Tensor& x, int dim);  ///< log(softmax(x)), more exactly
 
+/// What a loss does with its values, one for each row.
 enum class Reduction { none, mean, sum };
+/// Options of cross_entropy.
 struct CrossEntropyOptions {
   Reduction reduction = Reduction::mean;
   std::int64_t ignore_index = -100;  ///< rows with this target count neither in the loss nor in the mean

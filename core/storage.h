@@ -25,8 +25,8 @@ class Storage final : public RefCounted<Storage>, public detail::SmallObject {
     if (!external_) deallocate(data_, bytes_);
   }
 
-  void* data() const { return data_; }
-  std::size_t bytes() const { return bytes_; }
+  void* data() const { return data_; }          ///< the first byte
+  std::size_t bytes() const { return bytes_; }  ///< as asked for
 
   std::uint32_t version = 0;
 

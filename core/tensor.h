@@ -26,6 +26,7 @@ void intrusive_release(TensorImpl* impl) noexcept;
 /// which is what convolutions, pools and batch norms compute in. Tensors of other ranks are always `row_major`.
 enum class Layout : std::uint8_t { row_major, channels_last };
 
+/// Element type, device and memory order of a new tensor: `Tensor::zeros({2, 3}, {.dtype = DType::float64})`.
 struct TensorOptions {
   DType dtype = DType::float32;
   Device device = kCpu;
@@ -44,9 +45,9 @@ class Tensor {
 
   /// Contents undefined.
   static Tensor empty(const Shape& shape, TensorOptions options = {});
-  static Tensor zeros(const Shape& shape, TensorOptions options = {});
-  static Tensor ones(const Shape& shape, TensorOptions options = {});
-  static Tensor full(const Shape& shape, double value, TensorOptions options = {});
+  static Tensor zeros(const Shape& shape, TensorOptions options = {});               ///< all 0
+  static Tensor ones(const Shape& shape, TensorOptions options = {});                ///< all 1
+  static Tensor full(const Shape& shape, double value, TensorOptions options = {});  ///< all `value`
   /// 0, 1, …, n − 1 as int64.
   static Tensor arange(std::int64_t n);
   /// Standard normal draws (float32 or float64) from default_generator().
@@ -62,21 +63,23 @@ class Tensor {
 
   // ---- What it is.
 
-  bool defined() const { return static_cast<bool>(impl_); }
-  const Shape& shape() const;
+  bool defined() const { return static_cast<bool>(impl_); }  ///< false for Tensor()
+  const Shape& shape() const;                                ///< [N, C, H, W] in either layout
   /// Size of one dimension, negative from the end.
   std::int64_t size(int dim) const { return shape()[dim]; }
-  int rank() const { return shape().rank(); }
-  std::int64_t numel() const { return shape().numel(); }
-  DType dtype() const;
-  Device device() const;
-  Layout layout() const;
+  int rank() const { return shape().rank(); }             ///< number of dimensions
+  std::int64_t numel() const { return shape().numel(); }  ///< number of elements
+  DType dtype() const;                                    ///< element type
+  Device device() const;                                  ///< where the elements are
+  Layout layout() const;                                  ///< their order in memory
+  /// Bytes of all elements.
   std::size_t nbytes() const { return static_cast<std::size_t>(numel()) * size_of(dtype()); }
+  /// What makes another of its kind: `Tensor::empty(shape, x.options())`.
   TensorOptions options() const { return {dtype(), device(), layout()}; }
 
   // ---- Raw access, in memory order of layout(). Writing through these pointers is not seen by the tape.
 
-  void* data_ptr() const;
+  void* data_ptr() const;  ///< the first element
   /// Throws DTypeError unless T is the element type.
   template <class T>
   T* data() const {
@@ -105,8 +108,8 @@ class Tensor {
 
   // ---- In place, not recorded. Throw AutogradError while gradients are being recorded on a tensor that takes part.
 
-  Tensor& fill_(double value);
-  Tensor& zero_() { return fill_(0.0); }
+  Tensor& fill_(double value);            ///< every element becomes `value`
+  Tensor& zero_() { return fill_(0.0); }  ///< every element becomes 0
   /// Copies the values of `source`: same shape; dtype and layout are converted.
   Tensor& copy_(const Tensor& source);
   /// this += scale · other, same shape and dtype.
@@ -137,6 +140,7 @@ class Tensor {
 
   /// The implementation, for ops: see core/tensor_impl.h.
   detail::TensorImpl* impl() const { return impl_.get(); }
+  /// A handle to an implementation.
   explicit Tensor(detail::TensorImpl* impl) : impl_(impl) {}
 
  private:
@@ -154,6 +158,7 @@ struct Generator {
   std::uint64_t seed = 0;
   std::uint64_t draws = 0;
 };
+/// The calling thread's.
 Generator& default_generator();
 /// Sets the seed of default_generator() and starts its count again.
 void manual_seed(std::uint64_t seed);
@@ -164,6 +169,7 @@ bool grad_enabled();
 /// While it lives, ops on this thread record nothing (or, with `true`, record again).
 class GradModeGuard {
  public:
+  /// grad_enabled() is `enabled` from here on; the destructor restores it.
   explicit GradModeGuard(bool enabled);
   ~GradModeGuard();
   GradModeGuard(const GradModeGuard&) = delete;

@@ -20,9 +20,11 @@ struct Batch {
   Tensor labels;                      ///< int64 [B]
   std::vector<std::int64_t> indices;  ///< of the images in the data set
 
+  /// B, the number of images.
   std::int64_t size() const { return static_cast<std::int64_t>(indices.size()); }
 };
 
+/// torch.utils.data.DataLoader's, and a seed.
 struct DataLoaderOptions {
   std::int64_t batch_size = 1;
   bool shuffle = false;    ///< another order in every epoch (RandomSampler) instead of the data set's
@@ -46,7 +48,7 @@ class DataLoader {
 
   /// Batches in an epoch.
   std::int64_t size() const;
-  const Dataset& dataset() const { return *dataset_; }
+  const Dataset& dataset() const { return *dataset_; }  ///< where its images come from
 
   /// Epoch number `epoch` (from 0), from its batch `first_batch` on; starts the workers. first_batch == size() is an
   /// epoch with nothing left. Throws ValueError for a negative epoch or a first_batch outside [0, size()], and what
@@ -74,6 +76,7 @@ class DataLoader::Epoch {
   /// Number, in the epoch, of the batch that next() will give.
   std::int64_t position() const;
 
+  /// One pass, for range-based loops.
   class Iterator {
    public:
     using iterator_category = std::input_iterator_tag;
@@ -82,6 +85,7 @@ class DataLoader::Epoch {
     using pointer = Batch*;
     using reference = Batch&;
 
+    /// At the epoch's next batch.
     explicit Iterator(Epoch* epoch) : epoch_(epoch), batch_(epoch->next()) {}
     Batch& operator*() { return *batch_; }
     Batch* operator->() { return &*batch_; }
@@ -97,8 +101,8 @@ class DataLoader::Epoch {
     Epoch* epoch_;
     std::optional<Batch> batch_;
   };
-  Iterator begin() { return Iterator(this); }
-  std::default_sentinel_t end() const { return {}; }
+  Iterator begin() { return Iterator(this); }         ///< takes the next batch
+  std::default_sentinel_t end() const { return {}; }  ///< no batch left
 
  private:
   friend class DataLoader;

@@ -17,7 +17,7 @@ struct ImageView {
   const std::uint8_t* pixels = nullptr;
   std::int64_t channels = 0, height = 0, width = 0;
 
-  std::int64_t numel() const { return channels * height * width; }
+  std::int64_t numel() const { return channels * height * width; }  ///< number of pixel values
 };
 
 /// Room for pixels that had to be made (decoded, cropped). Meant to be used again: it grows to the largest image and
@@ -45,7 +45,7 @@ class Dataset {
   Dataset& operator=(const Dataset&) = delete;
   virtual ~Dataset() = default;
 
-  virtual std::int64_t size() const = 0;
+  virtual std::int64_t size() const = 0;  ///< number of examples
   /// Class names; labels are indices into them.
   virtual const std::vector<std::string>& classes() const = 0;
 

@@ -6,6 +6,8 @@
 
 namespace lockstep {
 
+/// Which examples each epoch visits, and in which order. To make your own, implement size() and indices(); both may be
+/// called from several threads at once.
 class Sampler {
  public:
   virtual ~Sampler() = default;

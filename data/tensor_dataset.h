@@ -10,6 +10,7 @@
 
 namespace lockstep {
 
+/// Labelled images of one size, all in memory.
 class TensorDataset : public Dataset {
  public:
   /// `images` uint8 [N, C, H, W], row-major; `labels` int64 [N]; both shared, not copied. Throws ShapeError,
@@ -27,6 +28,7 @@ class TensorDataset : public Dataset {
   const Tensor& labels() const;
 
  protected:
+  /// What lies in memory.
   struct Contents {
     Tensor images, labels;
   };

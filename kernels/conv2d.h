@@ -28,8 +28,10 @@ namespace cpu {
 /// loops.
 template <class T>
 std::size_t conv2d_forward_workspace(const Conv2dShape& shape);
+/// As conv2d_forward_workspace.
 template <class T>
 std::size_t conv2d_backward_data_workspace(const Conv2dShape& shape);
+/// As conv2d_forward_workspace.
 template <class T>
 std::size_t conv2d_backward_weight_workspace(const Conv2dShape& shape);
 

@@ -6,7 +6,9 @@
 
 namespace lockstep {
 
+/// The functions of one tensor, as in core/ops.h.
 enum class UnaryOp { neg, exp, log, sqrt, relu, sigmoid, tanh };
+/// The functions of two tensors, as in core/ops.h.
 enum class BinaryOp { add, sub, mul, div };
 
 /// Two operands walked together over one output shape, dimensions already merged where that is possible: equal

@@ -28,8 +28,10 @@ void max_pool2d_forward(const Pool2dShape& shape, const T* x, T* y, std::int32_t
 template <class T>
 void max_pool2d_backward(const Pool2dShape& shape, const T* grad_y, const std::int32_t* argmax, T* grad_x);
 
+/// y = the mean of each window; see Pool2dShape::count_include_pad for the divisor.
 template <class T>
 void avg_pool2d_forward(const Pool2dShape& shape, const T* x, T* y);
+/// Spreads grad_y evenly over its window; overwrites grad_x.
 template <class T>
 void avg_pool2d_backward(const Pool2dShape& shape, const T* grad_y, T* grad_x);
 
@@ -37,6 +39,7 @@ void avg_pool2d_backward(const Pool2dShape& shape, const T* grad_y, T* grad_x);
 template <class T>
 void adaptive_avg_pool2d_forward(std::int64_t n, std::int64_t h, std::int64_t w, std::int64_t c, std::int64_t p,
                                  std::int64_t q, const T* x, T* y);
+/// Spreads grad_y evenly over its rows and columns; overwrites grad_x.
 template <class T>
 void adaptive_avg_pool2d_backward(std::int64_t n, std::int64_t h, std::int64_t w, std::int64_t c, std::int64_t p,
                                   std::int64_t q, const T* grad_y, T* grad_x);

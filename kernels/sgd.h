@@ -15,6 +15,7 @@ struct SgdTensor {
   std::int64_t n;
 };
 
+/// What all parameters of a pass share: see SGD::Options.
 struct SgdOptions {
   double lr = 0.01;
   double momentum = 0.0;

@@ -8,6 +8,7 @@ namespace lockstep {
 /// torch.nn.ReLU. `inplace` only shows in the printed text: ops here never overwrite their input.
 class ReLU : public Module {
  public:
+  /// torch.nn.ReLU(inplace).
   explicit ReLU(bool inplace = false) : inplace_(inplace) {}
 
   Tensor forward(const Tensor& x) override;
@@ -34,6 +35,7 @@ class Dropout : public Module {
 /// torch.nn.Flatten: merges dimensions start_dim..end_dim, all but the batch unless told otherwise.
 class Flatten : public Module {
  public:
+  /// Dimensions may be negative, from the end.
   explicit Flatten(int start_dim = 1, int end_dim = -1) : start_dim_(start_dim), end_dim_(end_dim) {}
 
   Tensor forward(const Tensor& x) override;

@@ -15,6 +15,7 @@ namespace lockstep {
 /// normalised by the batch's mean and variance; else by the running ones.
 class BatchNorm : public Module {
  public:
+  /// torch.nn.BatchNorm2d's.
   struct Options {
     double eps = 1e-5;
     std::optional<double> momentum = 0.1;  ///< nullopt: running statistics are plain averages over all batches
@@ -53,6 +54,7 @@ class BatchNorm2d : public BatchNorm {
  public:
   /// Throws ValueError unless num_features is positive.
   explicit BatchNorm2d(std::int64_t num_features) : BatchNorm2d(num_features, Options{}) {}
+  /// `BatchNorm2d(64, {.momentum = 0.01})`.
   BatchNorm2d(std::int64_t num_features, const Options& options) : BatchNorm(num_features, options, 4) {}
 };
 
@@ -61,6 +63,7 @@ class BatchNorm1d : public BatchNorm {
  public:
   /// Throws ValueError unless num_features is positive.
   explicit BatchNorm1d(std::int64_t num_features) : BatchNorm1d(num_features, Options{}) {}
+  /// `BatchNorm1d(64, {.momentum = 0.01})`.
   BatchNorm1d(std::int64_t num_features, const Options& options) : BatchNorm(num_features, options, 2) {}
 };
 

@@ -6,18 +6,21 @@
 
 namespace lockstep::init {
 
-void constant_(const Tensor& tensor, double value);
-/// Throws ValueError unless low <= high.
+void constant_(const Tensor& tensor, double value);  ///< every element `value`
+/// Uniform in [low, high). Throws ValueError unless low <= high.
 void uniform_(const Tensor& tensor, double low = 0.0, double high = 1.0);
-/// Throws ValueError unless stddev >= 0.
+/// Normal. Throws ValueError unless stddev >= 0.
 void normal_(const Tensor& tensor, double mean = 0.0, double stddev = 1.0);
 
+/// What keeps its variance from layer to layer.
 enum class FanMode {
   fan_in,  ///< inputs of one output: keeps the variance of activations
   fan_out  ///< outputs of one input: keeps the variance of gradients
 };
+/// What follows the layer.
 enum class Nonlinearity { linear, relu, leaky_relu };
 
+/// torch.nn.init.kaiming_uniform_'s, with its defaults.
 struct KaimingOptions {
   double a = 0.0;  ///< negative slope, for leaky_relu
   FanMode mode = FanMode::fan_in;

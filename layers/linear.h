@@ -11,12 +11,14 @@ namespace lockstep {
 /// ±1 / √in_features.
 class Linear : public Module {
  public:
+  /// torch.nn.Linear's.
   struct Options {
     bool bias = true;
   };
 
   /// Throws ValueError unless both sizes are positive.
   Linear(std::int64_t in_features, std::int64_t out_features) : Linear(in_features, out_features, Options{}) {}
+  /// `Linear(512, 10, {.bias = false})`.
   Linear(std::int64_t in_features, std::int64_t out_features, const Options& options);
 
   Tensor forward(const Tensor& x) override;

@@ -10,6 +10,7 @@ namespace lockstep {
 class CrossEntropyLoss : public Module {
  public:
   CrossEntropyLoss() = default;
+  /// `CrossEntropyLoss({.label_smoothing = 0.1})`.
   explicit CrossEntropyLoss(const CrossEntropyOptions& options) : options_(options) {}
 
   using Module::forward;

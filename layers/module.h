@@ -61,7 +61,7 @@ class ModuleBox {
 class HookHandle {
  public:
   HookHandle() = default;
-  void remove();
+  void remove();  ///< the hook is not called again
 
  private:
   friend class Module;
@@ -104,15 +104,16 @@ class Module {
 
   /// Every parameter; one registered in two places is listed once, under its first name.
   std::vector<std::pair<std::string, Tensor>> named_parameters() const;
-  std::vector<Tensor> parameters() const;
+  std::vector<Tensor> parameters() const;  ///< the same without names: what optimizers take
+  /// Every buffer, likewise.
   std::vector<std::pair<std::string, Tensor>> named_buffers() const;
   /// This module (under the name ""), its children, their children, each before its own children.
   std::vector<std::pair<std::string, Module*>> named_modules();
 
   /// Training mode, which batch norm and dropout look at, for this module and all below.
   void train(bool on = true);
-  void eval() { train(false); }
-  bool is_training() const { return training_; }
+  void eval() { train(false); }                   ///< evaluation mode, likewise
+  bool is_training() const { return training_; }  ///< true at the start
 
   /// Moves parameters and floating-point buffers; integer buffers are counters kept by the host. Tensors that are not
   /// there already are replaced by new ones without a gradient: make optimizers after this. Throws DeviceError if there
@@ -135,6 +136,7 @@ class Module {
 
   /// Calls `hook` after each forward of this module. Fused blocks compute in parts while a hook is set on one of them.
   HookHandle register_forward_hook(ForwardHook hook);
+  /// Whether a hook is set on this module itself.
   bool has_forward_hooks() const { return hooks_.list && !hooks_.list->empty(); }
 
   /// The class name, as printed.
@@ -155,14 +157,14 @@ class Module {
 
   /// Makes a leaf of it that requires a gradient. An undefined tensor is registered too, as absent.
   void register_parameter(std::string name, Tensor& parameter);
-  void register_buffer(std::string name, Tensor& buffer);
-  void register_module(std::string name, Module& child);
+  void register_buffer(std::string name, Tensor& buffer);  ///< state that is not trained
+  void register_module(std::string name, Module& child);   ///< a layer that is a data member
   /// Adds a child that this module owns on the heap.
   void register_module(std::string name, detail::ModuleBox child);
 
   /// Owned children and registered members alike, in order.
   std::size_t num_children() const { return children_.size(); }
-  Module& child(std::size_t index) const;
+  Module& child(std::size_t index) const;  ///< in order of registration
 
  private:
   struct TensorMember {

@@ -9,6 +9,7 @@ namespace lockstep {
 /// torch.nn.MaxPool2d. Strides default to the kernel's size.
 class MaxPool2d : public Module {
  public:
+  /// torch.nn.MaxPool2d's.
   struct Options {
     Size2d stride = 0;  ///< 0: the kernel's size
     Size2d padding = 0;
@@ -16,8 +17,9 @@ class MaxPool2d : public Module {
     bool ceil_mode = false;
   };
 
-  /// `MaxPool2d(3, {.stride = 2, .padding = 1})`. Sizes are checked in forward.
+  /// Sizes are checked in forward.
   explicit MaxPool2d(Size2d kernel_size) : MaxPool2d(kernel_size, Options{}) {}
+  /// `MaxPool2d(3, {.stride = 2, .padding = 1})`.
   MaxPool2d(Size2d kernel_size, const Options& options);
 
   Tensor forward(const Tensor& x) override;
@@ -31,6 +33,7 @@ class MaxPool2d : public Module {
 /// torch.nn.AvgPool2d. Strides default to the kernel's size.
 class AvgPool2d : public Module {
  public:
+  /// torch.nn.AvgPool2d's.
   struct Options {
     Size2d stride = 0;  ///< 0: the kernel's size
     Size2d padding = 0;
@@ -38,7 +41,9 @@ class AvgPool2d : public Module {
     bool count_include_pad = true;
   };
 
+  /// Sizes are checked in forward.
   explicit AvgPool2d(Size2d kernel_size) : AvgPool2d(kernel_size, Options{}) {}
+  /// `AvgPool2d(3, {.stride = 2, .padding = 1})`.
   AvgPool2d(Size2d kernel_size, const Options& options);
 
   Tensor forward(const Tensor& x) override;
@@ -52,6 +57,7 @@ class AvgPool2d : public Module {
 /// torch.nn.AdaptiveAvgPool2d: to a fixed size, whatever comes.
 class AdaptiveAvgPool2d : public Module {
  public:
+  /// `AdaptiveAvgPool2d(1)`, or `AdaptiveAvgPool2d({1, 7})`.
   explicit AdaptiveAvgPool2d(Size2d output_size) : output_size_(output_size) {}
 
   Tensor forward(const Tensor& x) override;

@@ -31,8 +31,8 @@ class Sequential : public Module {
     return static_cast<std::remove_cvref_t<M>&>((*this)[size() - 1]);
   }
 
-  std::size_t size() const { return num_children(); }
-  bool empty() const { return size() == 0; }
+  std::size_t size() const { return num_children(); }  ///< number of modules
+  bool empty() const { return size() == 0; }           ///< size() == 0
   /// Throws ValueError outside [0, size()).
   Module& operator[](std::size_t index) const;
   /// The module at `index` as what it is: `net.at<Linear>(3).weight`. Throws ValueError if it is something else.

@@ -10,8 +10,8 @@ namespace lockstep {
 
 /// Height and width; one number stands for both. How it was given is remembered, since that is how PyTorch prints it.
 struct Size2d : Pair {
-  Size2d(std::int64_t both) : Pair{both, both}, single(true) {}
-  Size2d(std::int64_t height, std::int64_t width) : Pair{height, width} {}
+  Size2d(std::int64_t both) : Pair{both, both}, single(true) {}             ///< height = width
+  Size2d(std::int64_t height, std::int64_t width) : Pair{height, width} {}  ///< as they come
 
   bool single = false;
 };

@@ -23,6 +23,7 @@ namespace lockstep {
 /// What a backward function gets: the gradient of the op's output, and where to put the gradients of its inputs.
 class GradContext {
  public:
+  /// Made by the tape.
   GradContext(detail::Node& node, Tensor grad_output) : grad(std::move(grad_output)), node_(node) {}
 
   /// Gradient of the output, of the output's shape and dtype; the layout may be another. May be moved from: if
@@ -158,6 +159,7 @@ template <class Backward>
 void record(const char* op, const Tensor& output, std::span<const Tensor* const> inputs, Backward backward) {
   detail::attach(output, new detail::OpNode<Backward>(op, inputs, std::move(backward)));
 }
+/// The same for inputs written out: `record("mul", y, {&a, &b}, …)`.
 template <class Backward>
 void record(const char* op, const Tensor& output, std::initializer_list<const Tensor*> inputs, Backward backward) {
   record(op, output, std::span(inputs.begin(), inputs.size()), std::move(backward));

@@ -8,6 +8,7 @@ namespace lockstep {
 
 /// A place that holds memory and computes: the CPU, or one CUDA GPU.
 struct Device {
+  /// The kinds there are.
   enum class Type : unsigned char { cpu, cuda };
 
   Type type = Type::cpu;

@@ -15,7 +15,8 @@ class RefCounted {
   RefCounted(const RefCounted&) = delete;
   RefCounted& operator=(const RefCounted&) = delete;
 
-  void retain() const noexcept { count_.fetch_add(1, std::memory_order_relaxed); }
+  void retain() const noexcept { count_.fetch_add(1, std::memory_order_relaxed); }  ///< one pointer more
+  /// One pointer less; deletes the object with the last.
   void release() const noexcept {
     // The sole owner needs no atomic subtraction: nobody else can be copying a pointer that only it holds.
     if (count_.load(std::memory_order_acquire) == 1 || count_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
@@ -37,15 +38,19 @@ template <class T>
 void intrusive_retain(T* object) noexcept {
   object->retain();
 }
+/// Gives up what intrusive_retain took.
 template <class T>
 void intrusive_release(T* object) noexcept {
   object->release();
 }
 
+/// Points to an object that counts its pointers itself: the size of a plain pointer, one allocation. Thread-safe as
+/// std::shared_ptr is.
 template <class T>
 class IntrusivePtr {
  public:
   IntrusivePtr() = default;
+  /// Takes part in owning `object`; null is fine.
   explicit IntrusivePtr(T* object) noexcept : object_(object) {
     if (object_) intrusive_retain(object_);
   }
@@ -59,7 +64,7 @@ class IntrusivePtr {
     if (object_) intrusive_release(object_);
   }
 
-  T* get() const noexcept { return object_; }
+  T* get() const noexcept { return object_; }  ///< null if it points to nothing
   T* operator->() const noexcept { return object_; }
   T& operator*() const noexcept { return *object_; }
   explicit operator bool() const noexcept { return object_ != nullptr; }

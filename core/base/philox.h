@@ -45,8 +45,10 @@ constexpr std::uint64_t uniform_below(std::uint32_t high, std::uint32_t low, std
 /// on history.
 class PhiloxStream {
  public:
+  /// At its first draw.
   PhiloxStream(std::uint64_t seed, std::uint64_t stream) : seed_(seed), stream_(stream) {}
 
+  /// 32 random bits.
   std::uint32_t next_u32() {
     if (used_ == 4) {
       block_ = philox4x32(seed_, counter_++, stream_);

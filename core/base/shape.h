@@ -15,20 +15,22 @@ class Shape {
   static constexpr int kMaxRank = 8;
 
   Shape() = default;
-  /// Throws ShapeError for more than 8 sizes, a negative size, or a product over 2^62.
+  /// Shape{2, 3}. Throws ShapeError for more than 8 sizes, a negative size, or a product over 2^62.
   Shape(std::initializer_list<std::int64_t> sizes) : Shape(std::span(sizes.begin(), sizes.size())) {}
+  /// The same for sizes known at run time.
   explicit Shape(std::span<const std::int64_t> sizes);
 
-  int rank() const { return rank_; }
-  std::int64_t numel() const { return numel_; }
+  int rank() const { return rank_; }             ///< number of dimensions
+  std::int64_t numel() const { return numel_; }  ///< number of elements: the product of the sizes
   /// Size of one dimension. Negative indices count from the end; throws ShapeError outside [-rank, rank).
   std::int64_t operator[](int dim) const {
     if (dim >= 0 && dim < rank_) return sizes_[static_cast<std::size_t>(dim)];
     return at_checked(dim);
   }
+  /// All sizes; valid while this shape is.
   std::span<const std::int64_t> sizes() const { return {sizes_.data(), static_cast<std::size_t>(rank_)}; }
-  const std::int64_t* begin() const { return sizes_.data(); }
-  const std::int64_t* end() const { return sizes_.data() + rank_; }
+  const std::int64_t* begin() const { return sizes_.data(); }        ///< the first size, for loops
+  const std::int64_t* end() const { return sizes_.data() + rank_; }  ///< behind the last
 
   /// This shape with one size replaced. Throws as the constructor does.
   Shape with(int dim, std::int64_t size) const;

@@ -6,6 +6,7 @@
 
 namespace lockstep {
 
+/// How to unpack, and what to refuse.
 struct UnpackOptions {
   int strip_components = 0;                         ///< leading folders to leave out of each name, as in `tar`
   std::int64_t max_bytes = std::int64_t{16} << 30;  ///< of all files together, unpacked

@@ -6,6 +6,7 @@
 
 namespace lockstep {
 
+/// What to expect of a download.
 struct DownloadOptions {
   std::string sha256 = {};      ///< expected checksum in hexadecimal; empty: not checked
   bool progress = true;         ///< draw a progress bar

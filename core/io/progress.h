@@ -9,6 +9,7 @@
 
 namespace lockstep {
 
+/// How a ProgressBar counts and where it draws.
 struct ProgressOptions {
   std::string unit = "step";  ///< what is counted; "B" counts bytes and prints kB, MB, GB
   bool leave = true;          ///< whether the bar stays on the screen when it is finished
@@ -37,7 +38,7 @@ class ProgressBar {
   void set_position(std::int64_t position);
   /// Steps that were done before this run (a resumed download) and do not count for the rate.
   void set_start(std::int64_t position);
-  void set_total(std::int64_t total);
+  void set_total(std::int64_t total);  ///< the number of steps, where it became known later
   /// Text at the end of the line, e.g. "loss 1.412".
   void set_note(std::string note);
   /// Draws for the last time, as far as it got, and leaves the line (or wipes it). What comes later has no effect.

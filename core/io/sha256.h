@@ -8,9 +8,10 @@
 
 namespace lockstep {
 
+/// A checksum in the making.
 class Sha256 {
  public:
-  void update(const void* data, std::size_t bytes);
+  void update(const void* data, std::size_t bytes);  ///< goes on with these bytes
   /// The checksum of everything so far as 64 lower-case hexadecimal digits. The object can go on.
   std::string hex() const;
 

@@ -16,14 +16,15 @@ namespace lockstep {
 /// model shares the model's memory.
 class StateDict {
  public:
-  using Entry = std::pair<std::string, Tensor>;
+  using Entry = std::pair<std::string, Tensor>;  ///< a name and its tensor
 
   StateDict() = default;
   /// Throws ValueError if a name occurs twice.
   StateDict(std::initializer_list<Entry> entries);
 
-  std::size_t size() const { return entries_.size(); }
-  bool empty() const { return entries_.empty(); }
+  std::size_t size() const { return entries_.size(); }  ///< number of entries
+  bool empty() const { return entries_.empty(); }       ///< size() == 0
+  /// Whether there is an entry of that name.
   bool contains(std::string_view name) const { return find(name) != nullptr; }
   /// The tensor of that name, or null.
   const Tensor* find(std::string_view name) const;
@@ -39,7 +40,7 @@ class StateDict {
 
   /// Entries in order, as pairs: `for (const auto& [name, tensor] : state_dict)`.
   auto begin() const { return entries_.begin(); }
-  auto end() const { return entries_.end(); }
+  auto end() const { return entries_.end(); }  ///< behind the last entry
 
  private:
   struct Hash {

@@ -36,7 +36,7 @@ class LrScheduler {
 
   /// Counts on by one and sets the rates. Call it after Optimizer::step(), once per step or once per epoch.
   void step() { set_count(count_ + 1); }
-  std::int64_t count() const { return count_; }
+  std::int64_t count() const { return count_; }  ///< counts so far
   /// Goes to any count, e.g. to that of a run being resumed. Throws ValueError if it is negative.
   void set_count(std::int64_t count);
 

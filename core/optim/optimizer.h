@@ -22,7 +22,7 @@ class Optimizer {
   /// Drops the gradients of all parameters.
   void zero_grad();
 
-  std::size_t num_groups() const { return groups_.size(); }
+  std::size_t num_groups() const { return groups_.size(); }  ///< at least 1
   /// Throws ValueError if there is no such group, as all that take one do.
   const std::vector<Tensor>& params(std::size_t group) const;
 
@@ -44,6 +44,7 @@ class Optimizer {
   virtual void load_state_dict(const StateDict& state) = 0;
 
  protected:
+  /// Parameters that share a learning rate.
   struct Group {
     std::vector<Tensor> params;
     double lr;
@@ -54,7 +55,7 @@ class Optimizer {
   /// leaf, one that occurs twice; DTypeError for a dtype other than float32 and float64.
   Optimizer(const char* op, std::vector<Group> groups);
 
-  const Group& group(std::size_t index) const;
+  const Group& group(std::size_t index) const;  ///< throws ValueError if there is none
 
   std::vector<Group> groups_;
 };

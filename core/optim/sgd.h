@@ -14,6 +14,7 @@ namespace lockstep {
 /// A parameter without a gradient is left alone, its buffer too. All tensors of a group are updated in one pass.
 class SGD final : public Optimizer {
  public:
+  /// torch.optim.SGD's.
   struct Options {
     double lr = 1e-3;
     double momentum = 0.0;
@@ -21,6 +22,7 @@ class SGD final : public Optimizer {
     double weight_decay = 0.0;
     bool nesterov = false;  ///< needs momentum > 0 and dampening = 0
   };
+  /// Parameters with options of their own.
   struct ParamGroup {
     std::vector<Tensor> params;
     Options options;
@@ -29,6 +31,7 @@ class SGD final : public Optimizer {
   /// `SGD(model.parameters(), {.lr = 0.01, .momentum = 0.9})`. Throws ValueError for options out of range, and as
   /// Optimizer does.
   SGD(std::vector<Tensor> params, const Options& options);
+  /// `SGD({{weights, {.weight_decay = 1e-4}}, {biases, {}}})`.
   explicit SGD(std::vector<ParamGroup> groups);
 
   /// The options of a group, lr as it is now.

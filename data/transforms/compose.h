@@ -34,6 +34,7 @@ class Compose {
   /// batch). Throws ShapeError if a Normalize has another number of channels.
   void to_floats(const ImageView& image, float* out) const;
 
+  /// torchvision's repr.
   friend std::string to_string(const Compose& compose);
 
  private:

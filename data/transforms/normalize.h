@@ -13,8 +13,8 @@ class Normalize : public Transform {
   /// std that is 0 or not finite.
   Normalize(std::vector<double> mean, std::vector<double> std);
 
-  const std::vector<double>& mean() const { return mean_; }
-  const std::vector<double>& std() const { return std_; }
+  const std::vector<double>& mean() const { return mean_; }  ///< as given
+  const std::vector<double>& std() const { return std_; }    ///< as given
   /// "Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))".
   std::string repr() const override;
 

@@ -17,6 +17,7 @@ class Transform {
   virtual std::string repr() const = 0;
 };
 
+/// transform.repr().
 inline std::string to_string(const Transform& transform) { return transform.repr(); }
 
 /// A transform from pixels to pixels; derive from it to make your own. A random one takes its parameters from `draws`

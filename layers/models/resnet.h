@@ -15,6 +15,7 @@
 
 namespace lockstep {
 
+/// Options of all ResNets here.
 struct ResNetOptions {
   std::int64_t num_classes = 1000;
   std::int64_t in_channels = 3;  ///< of the images
@@ -28,6 +29,7 @@ class BasicBlock : public Module {
  public:
   static constexpr std::int64_t kExpansion = 1;
 
+  /// The first convolution has the stride.
   BasicBlock(std::int64_t in_channels, std::int64_t channels, std::int64_t stride);
   Tensor forward(const Tensor& x) override;
 
@@ -45,6 +47,7 @@ class Bottleneck : public Module {
  public:
   static constexpr std::int64_t kExpansion = 4;
 
+  /// The 3×3 convolution has the stride.
   Bottleneck(std::int64_t in_channels, std::int64_t channels, std::int64_t stride);
   Tensor forward(const Tensor& x) override;
 
@@ -62,6 +65,7 @@ class Bottleneck : public Module {
 /// 0.
 class ResNet : public Module {
  public:
+  /// BasicBlock or Bottleneck.
   enum class Block { basic, bottleneck };
 
   /// `depths`: blocks in layer1 to layer4.

@@ -3,18 +3,29 @@
 # any warning. Whatever a user can name needs a comment there; data members may do with that of their struct; operators, copies,
 # moves and an iterator's types mean what they always mean. Exits with 77 where Doxygen is not installed.
 set -euo pipefail
-mkdir -p "${1:-$(dirname "$0")/../build/docs}"
-folder=$(cd "${1:-$(dirname "$0")/../build/docs}" && pwd)
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+mkdir -p "${1:-$root/build/docs}"
+out=$(cd "${1:-$root/build/docs}" && pwd)
+cd "$root"
 
 if ! command -v doxygen > /dev/null; then
   echo "Doxygen is not installed; scripts/setup.sh --dev does it"
   exit 77
 fi
-needs_no_words='Member [^()]+ \(variable\)|Member operator|Member ([A-Za-z0-9]+)\((const )?\1 &|\(typedef\) of class [^ ]*Iterator '
-(cat docs/Doxyfile && echo "OUTPUT_DIRECTORY = \"$folder\"") | doxygen - 2>&1 | grep -Ev "$needs_no_words" > "$folder/warnings" || true
-if [[ -s $folder/warnings ]]; then
-  sed "s|^$PWD/||" "$folder/warnings"
+folders=$(sed -nE 's/^set\(LOCKSTEP_FOLDERS (.*)\)$/\1/p' cmake/lockstep_headers.cmake)
+if ! doxygen - > "$out/log" 2>&1 << EOF; then
+$(< docs/Doxyfile)
+INPUT += ${folders:?}
+OUTPUT_DIRECTORY = "$out"
+EOF
+  cat "$out/log"
   exit 1
 fi
-echo "$folder/html/index.html"
+needs_no_words='Member [^()]+ \(variable\)'
+needs_no_words+='|Member operator'
+needs_no_words+='|Member ([A-Za-z0-9]+)\((const )?\1 &'
+needs_no_words+='|\(typedef\) of class [^ ]*Iterator '
+if grep -Ev "$needs_no_words" "$out/log" | sed "s|^$root/||" | grep .; then
+  exit 1
+fi
+echo "$out/html/index.html"

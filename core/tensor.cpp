@@ -291,6 +291,7 @@ void Tensor::backward(const Tensor& grad, bool retain_tape) const {
 void Tensor::register_grad_ready_hook(std::function<void()> hook) const {
   LOCKSTEP_CHECK(requires_grad() && is_leaf(), AutogradError, "register_grad_ready_hook",
                  "expected a leaf that requires a gradient");
+  LOCKSTEP_CHECK(hook, ValueError, "register_grad_ready_hook", "expected a function, got an empty one");
   static_cast<detail::LeafNode&>(*impl_->node).add_hook(std::move(hook));
 }
 

@@ -135,7 +135,7 @@ class Tensor {
   /// recorded, if the tape was already used up (unless retained), or if a saved tensor has been changed in place since.
   void backward(const Tensor& grad = {}, bool retain_tape = false) const;
   /// Calls `hook` in each backward, at the moment when the gradient of this leaf is complete, on the thread that runs
-  /// backward. Throws AutogradError on anything but a leaf that requires a gradient.
+  /// backward. Throws AutogradError on anything but a leaf that requires a gradient, ValueError for no function.
   void register_grad_ready_hook(std::function<void()> hook) const;
 
   /// The implementation, for ops: see core/tensor_impl.h.

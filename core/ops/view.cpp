@@ -1,6 +1,7 @@
 // Ops that change the shape and not the values.
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include <lockstep/core/base/check.h>
 #include <lockstep/core/dispatch.h>
@@ -144,6 +145,8 @@ Tensor cat(std::span<const Tensor> tensors, int dim) {
     LOCKSTEP_CHECK(t.rank() == tensors[0].rank() && t.shape().with(dim, 0) == tensors[0].shape().with(dim, 0),
                    ShapeError, "cat", "expected shapes equal but for dimension {}, got {} and {}", dim,
                    to_string(tensors[0].shape()), to_string(t.shape()));
+    LOCKSTEP_CHECK(t.size(dim) <= std::numeric_limits<std::int64_t>::max() - total, ShapeError, "cat",
+                   "expected sizes whose sum is below 2^63, got {} and {}", total, t.size(dim));
     total += t.size(dim);
   }
   Tensor y =

@@ -28,6 +28,8 @@ Form small_form(Draws& draws);
 Form large_form(Draws& draws);
 /// `form` as a second operand of broadcasting: some sizes 1, perhaps without the first dimensions.
 Form broadcast_operand(Draws& draws, const Form& form);
+/// Magnitudes from 0.25 to 4, all positive or all negative: sums of them lose no digits.
+Tensor one_sign(Draws& draws, const Form& form);
 
 // ---- Tensors that wrong calls are made of.
 

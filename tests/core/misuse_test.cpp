@@ -1,9 +1,9 @@
 // Wrong calls, those of the op registry's entries and those of everything else: each throws the error of its kind,
 // which names the op and shows the values, and leaves everything as it was.
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
 #include <functional>
 #include <limits>
 #include <set>
@@ -34,7 +34,7 @@ Tensor classes(const std::vector<std::int64_t>& values) {
   return Tensor::from(values, Shape{static_cast<std::int64_t>(values.size())});
 }
 
-Tensor leaf(const Shape& shape) { return f32(shape).set_requires_grad(); }
+Tensor leaf(std::integral auto... sizes) { return f32(sizes...).set_requires_grad(); }
 
 // ---- What no wrong call may change.
 
@@ -42,10 +42,10 @@ Tensor leaf(const Shape& shape) { return f32(shape).set_requires_grad(); }
 struct World {
   Sequential model{Linear(3, 2), BatchNorm1d(2)};
   SGD sgd{model.parameters(), {.lr = 0.1, .momentum = 0.9}};
-  Tensor parameter = leaf({2, 3});
+  Tensor parameter = leaf(2, 3);
   Tensor recorded = exp(parameter);  // its tape is still to be used
   Tensor used;                       // its tape is not
-  Tensor constant = f32({2, 3});
+  Tensor constant = f32(2, 3);
 
   World() {
     const Tensor loss = sum(model(Tensor::randn({4, 3})) * Tensor::randn({4, 2}));
@@ -92,77 +92,34 @@ std::vector<std::string> snapshot() {
 
 std::vector<Misuse> not_differentiable() {
   return {
-      wrong<ShapeError>("argmax", "an empty dimension", [] { argmax(f32({0}), 0); }, {"[0]"}),
-      wrong<ShapeError>("argmax", "a dimension too far", [] { argmax(f32({2}), 1); }, {"[-1, 1)", "1"}),
-      wrong<DTypeError>("argmax", "integers", [] { argmax(i64({2}), 0); }, {"int64"}),
+      wrong<ShapeError>("argmax", "an empty dimension", [] { argmax(f32(0), 0); }, {"[0]"}),
+      wrong<ShapeError>("argmax", "a dimension too far", [] { argmax(f32(2), 1); }, {"[-1, 1)", "1"}),
+      wrong<DTypeError>("argmax", "integers", [] { argmax(i64(2), 0); }, {"int64"}),
       wrong<ValueError>("argmax", "undefined", [] { argmax({}, 0); }, {"undefined"}),
-      wrong<ValueError>("topk", "more than there are",
-                        [] {
-                          topk(f32({2, 3}), 4);
-                        },
-                        {"3", "4"}),
-      wrong<ValueError>("topk", "none",
-                        [] {
-                          topk(f32({2, 3}), 0);
-                        },
-                        {"0"}),
-      wrong<ShapeError>("topk", "a scalar", [] { topk(f32({}), 1); }, {"scalar"}),
-      wrong<DTypeError>("topk", "integers", [] { topk(i64({3}), 1); }, {"int64"}),
+      wrong<ValueError>("topk", "more than there are", [] { topk(f32(2, 3), 4); }, {"3", "4"}),
+      wrong<ValueError>("topk", "none", [] { topk(f32(2, 3), 0); }, {"0"}),
+      wrong<ShapeError>("topk", "a scalar", [] { topk(f32(), 1); }, {"scalar"}),
+      wrong<DTypeError>("topk", "integers", [] { topk(i64(3), 1); }, {"int64"}),
       wrong<ValueError>("topk", "undefined", [] { topk({}, 1); }, {"undefined"}),
-      wrong<ShapeError>("count_correct", "other rows",
-                        [] {
-                          count_correct(f32({2, 3}), i64({3}));
-                        },
-                        {"[2, 3]", "[3]"}),
-      wrong<ShapeError>("count_correct", "one row", [] { count_correct(f32({3}), i64({3})); }, {"[3]"}),
-      wrong<DTypeError>("count_correct", "floating targets",
-                        [] {
-                          count_correct(f32({2, 3}), f32({2}));
-                        },
-                        {"float32"}),
-      wrong<ValueError>("count_correct", "undefined", [] { count_correct({}, i64({2})); }, {"undefined"}),
-      wrong<ValueError>("count_correct", "undefined targets",
-                        [] {
-                          count_correct(f32({2, 3}), {});
-                        },
-                        {"undefined"}),
-      wrong<ValueError>("count_correct", "the best 0",
-                        [] {
-                          count_correct(f32({2, 3}), i64({2}), 0);
-                        },
-                        {"0"}),
+      wrong<ShapeError>("count_correct", "other rows", [] { count_correct(f32(2, 3), i64(3)); }, {"[2, 3]", "[3]"}),
+      wrong<ShapeError>("count_correct", "one row", [] { count_correct(f32(3), i64(3)); }, {"[3]"}),
+      wrong<DTypeError>("count_correct", "floating targets", [] { count_correct(f32(2, 3), f32(2)); }, {"float32"}),
+      wrong<ValueError>("count_correct", "undefined", [] { count_correct({}, i64(2)); }, {"undefined"}),
+      wrong<ValueError>("count_correct", "undefined targets", [] { count_correct(f32(2, 3), {}); }, {"undefined"}),
+      wrong<ValueError>("count_correct", "the best 0", [] { count_correct(f32(2, 3), i64(2), 0); }, {"0"}),
   };
 }
 
 std::vector<Misuse> images() {
-  const Tensor x = f32({1, 4, 5, 5}), w = f32({6, 4, 3, 3});
+  const Tensor x = f32(1, 4, 5, 5), w = f32(6, 4, 3, 3);
   return {
-      wrong<ShapeError>("conv2d", "channels",
-                        [=] {
-                          conv2d(f32({1, 3, 5, 5}), w);
-                        },
-                        {"4", "3", "[6, 4, 3, 3]"}),
-      wrong<ShapeError>("conv2d", "no batch",
-                        [=] {
-                          conv2d(f32({4, 5, 5}), w);
-                        },
-                        {"[4, 5, 5]"}),
-      wrong<ShapeError>("conv2d", "rank of the weight",
-                        [=] {
-                          conv2d(x, f32({6, 4, 3}));
-                        },
-                        {"[6, 4, 3]"}),
-      wrong<ShapeError>("conv2d", "bias", [=] { conv2d(x, w, f32({4})); }, {"[6]", "[4]"}),
-      wrong<ShapeError>("conv2d", "kernel larger than the input",
-                        [=] {
-                          conv2d(f32({1, 4, 2, 5}), w);
-                        },
+      wrong<ShapeError>("conv2d", "channels", [=] { conv2d(f32(1, 3, 5, 5), w); }, {"4", "3", "[6, 4, 3, 3]"}),
+      wrong<ShapeError>("conv2d", "no batch", [=] { conv2d(f32(4, 5, 5), w); }, {"[4, 5, 5]"}),
+      wrong<ShapeError>("conv2d", "rank of the weight", [=] { conv2d(x, f32(6, 4, 3)); }, {"[6, 4, 3]"}),
+      wrong<ShapeError>("conv2d", "bias", [=] { conv2d(x, w, f32(4)); }, {"[6]", "[4]"}),
+      wrong<ShapeError>("conv2d", "kernel larger than the input", [=] { conv2d(f32(1, 4, 2, 5), w); },
                         {"[1, 4, 2, 5]"}),
-      wrong<ShapeError>("conv2d", "empty kernel",
-                        [=] {
-                          conv2d(x, f32({6, 4, 0, 3}));
-                        },
-                        {"[6, 4, 0, 3]"}),
+      wrong<ShapeError>("conv2d", "empty kernel", [=] { conv2d(x, f32(6, 4, 0, 3)); }, {"[6, 4, 0, 3]"}),
       wrong<ValueError>("conv2d", "stride 0",
                         [=] {
                           conv2d(x, w, {}, {.stride = {0, 1}});
@@ -198,17 +155,9 @@ std::vector<Misuse> images() {
                         {"4", "6", "3"}),
       wrong<ShapeError>("conv2d", "groups and the weight", [=] { conv2d(x, w, {}, {.groups = 2}); }, {"8", "4"}),
       wrong<DTypeError>("conv2d", "two dtypes", [=] { conv2d(x, w.to(DType::float64)); }, {"float32", "float64"}),
-      wrong<DTypeError>("conv2d", "integers",
-                        [=] {
-                          conv2d(i64({1, 4, 5, 5}), i64({6, 4, 3, 3}));
-                        },
-                        {"int64"}),
+      wrong<DTypeError>("conv2d", "integers", [=] { conv2d(i64(1, 4, 5, 5), i64(6, 4, 3, 3)); }, {"int64"}),
       wrong<ValueError>("conv2d", "undefined weight", [=] { conv2d(x, {}); }, {"undefined"}),
-      wrong<ShapeError>("max_pool2d", "no batch",
-                        [] {
-                          max_pool2d(f32({4, 5, 5}), {});
-                        },
-                        {"[4, 5, 5]"}),
+      wrong<ShapeError>("max_pool2d", "no batch", [] { max_pool2d(f32(4, 5, 5), {}); }, {"[4, 5, 5]"}),
       wrong<ShapeError>("max_pool2d", "window larger than the input",
                         [=] {
                           max_pool2d(x, {.kernel_size = {6, 1}});
@@ -241,14 +190,10 @@ std::vector<Misuse> images() {
                         {std::to_string(kHuge)}),
       wrong<ShapeError>("max_pool2d", "an empty image",
                         [] {
-                          max_pool2d(f32({1, 2, 0, 4}), {.kernel_size = {1, 1}});
+                          max_pool2d(f32(1, 2, 0, 4), {.kernel_size = {1, 1}});
                         },
                         {"0"}),
-      wrong<DTypeError>("max_pool2d", "integers",
-                        [] {
-                          max_pool2d(i64({1, 1, 4, 4}), {});
-                        },
-                        {"int64"}),
+      wrong<DTypeError>("max_pool2d", "integers", [] { max_pool2d(i64(1, 1, 4, 4), {}); }, {"int64"}),
       wrong<ValueError>("max_pool2d", "undefined", [] { max_pool2d({}, {}); }, {"undefined"}),
       wrong<ValueError>("avg_pool2d", "dilation",
                         [=] {
@@ -273,7 +218,7 @@ std::vector<Misuse> images() {
                         {"[1, -1]"}),
       wrong<ShapeError>("adaptive_avg_pool2d", "a matrix",
                         [] {
-                          adaptive_avg_pool2d(f32({2, 3}), {1, 1});
+                          adaptive_avg_pool2d(f32(2, 3), {1, 1});
                         },
                         {"[2, 3]"}),
       wrong<ValueError>("adaptive_avg_pool2d", "undefined",
@@ -285,87 +230,49 @@ std::vector<Misuse> images() {
 }
 
 std::vector<Misuse> norms_and_losses() {
-  const Tensor x = f32({2, 3, 4, 4}), c = f32({3});
-  const Tensor logits = f32({2, 3});
+  const Tensor x = f32(2, 3, 4, 4), c = f32(3);
+  const Tensor logits = f32(2, 3);
   return {
-      wrong<ShapeError>("batch_norm", "rank 3",
-                        [=] {
-                          batch_norm(f32({2, 3, 4}), c, c, c, c, {});
-                        },
-                        {"[2, 3, 4]"}),
-      wrong<ShapeError>("batch_norm", "weight", [=] { batch_norm(x, f32({4}), c, c, c, {}); }, {"[3]", "[4]"}),
-      wrong<ShapeError>("batch_norm", "bias",
-                        [=] {
-                          batch_norm(x, c, f32({3, 1}), c, c, {});
-                        },
-                        {"[3]", "[3, 1]"}),
-      wrong<ShapeError>("batch_norm", "running variance", [=] { batch_norm(x, c, c, c, f32({2}), {}); },
-                        {"[3]", "[2]"}),
+      wrong<ShapeError>("batch_norm", "rank 3", [=] { batch_norm(f32(2, 3, 4), c, c, c, c, {}); }, {"[2, 3, 4]"}),
+      wrong<ShapeError>("batch_norm", "weight", [=] { batch_norm(x, f32(4), c, c, c, {}); }, {"[3]", "[4]"}),
+      wrong<ShapeError>("batch_norm", "bias", [=] { batch_norm(x, c, f32(3, 1), c, c, {}); }, {"[3]", "[3, 1]"}),
+      wrong<ShapeError>("batch_norm", "running variance", [=] { batch_norm(x, c, c, c, f32(2), {}); }, {"[3]", "[2]"}),
       wrong<ValueError>("batch_norm", "undefined weight", [=] { batch_norm(x, {}, c, c, c, {}); }, {"undefined"}),
       wrong<ValueError>("batch_norm", "one running statistic", [=] { batch_norm(x, c, c, c, {}, {}); },
                         {"running_var"}),
       wrong<ValueError>("batch_norm", "evaluation without statistics",
                         [=] { batch_norm(x, c, c, {}, {}, {.training = false}); }, {"running_mean"}),
-      wrong<ValueError>("batch_norm", "one value per channel",
-                        [=] {
-                          batch_norm(f32({1, 3, 1, 1}), c, c, c, c, {});
-                        },
+      wrong<ValueError>("batch_norm", "one value per channel", [=] { batch_norm(f32(1, 3, 1, 1), c, c, c, c, {}); },
                         {"[1, 3, 1, 1]"}),
-      wrong<ValueError>("batch_norm", "an empty batch in training",
-                        [=] {
-                          batch_norm(f32({0, 3}), c, c, c, c, {});
-                        },
+      wrong<ValueError>("batch_norm", "an empty batch in training", [=] { batch_norm(f32(0, 3), c, c, c, c, {}); },
                         {"[0, 3]"}),
       wrong<ValueError>("batch_norm", "negative eps", [=] { batch_norm(x, c, c, c, c, {.eps = -1.0}); }, {"-1"}),
-      wrong<DTypeError>("batch_norm", "two dtypes", [=] { batch_norm(x, f64({3}), c, c, c, {}); },
+      wrong<DTypeError>("batch_norm", "two dtypes", [=] { batch_norm(x, f64(3), c, c, c, {}); },
                         {"float32", "float64"}),
-      wrong<DTypeError>("batch_norm", "dtype of the statistics", [=] { batch_norm(x, c, c, f64({3}), f64({3}), {}); },
+      wrong<DTypeError>("batch_norm", "dtype of the statistics", [=] { batch_norm(x, c, c, f64(3), f64(3), {}); },
                         {"float64"}),
-      wrong<ShapeError>("batch_norm_relu", "residual",
-                        [=] {
-                          batch_norm_relu(x, c, c, c, c, {}, f32({2, 3, 4, 5}));
-                        },
+      wrong<ShapeError>("batch_norm_relu", "residual", [=] { batch_norm_relu(x, c, c, c, c, {}, f32(2, 3, 4, 5)); },
                         {"[2, 3, 4, 4]", "[2, 3, 4, 5]"}),
       wrong<DTypeError>("batch_norm_relu", "dtype of the residual",
-                        [=] {
-                          batch_norm_relu(x, c, c, c, c, {}, f64({2, 3, 4, 4}));
-                        },
-                        {"float64"}),
+                        [=] { batch_norm_relu(x, c, c, c, c, {}, f64(2, 3, 4, 4)); }, {"float64"}),
       wrong<ValueError>("dropout", "a probability over 1", [=] { dropout(x, 1.5); }, {"1.5"}),
       wrong<ValueError>("dropout", "a negative probability", [=] { dropout(x, -0.5); }, {"-0.5"}),
       wrong<ValueError>("dropout", "no probability", [=] { dropout(x, std::nan("")); }, {"nan"}),
-      wrong<DTypeError>("dropout", "integers", [] { dropout(i64({4}), 0.5); }, {"int64"}),
+      wrong<DTypeError>("dropout", "integers", [] { dropout(i64(4), 0.5); }, {"int64"}),
       wrong<ValueError>("dropout", "undefined", [] { dropout({}, 0.5); }, {"undefined"}),
       wrong<ShapeError>("softmax", "a dimension too far", [=] { softmax(logits, 2); }, {"2"}),
-      wrong<DTypeError>("softmax", "integers",
-                        [] {
-                          softmax(i64({2, 3}), 1);
-                        },
-                        {"int64"}),
+      wrong<DTypeError>("softmax", "integers", [] { softmax(i64(2, 3), 1); }, {"int64"}),
       wrong<ValueError>("softmax", "undefined", [] { softmax({}, 0); }, {"undefined"}),
       wrong<ShapeError>("log_softmax", "a dimension too low", [=] { log_softmax(logits, -3); }, {"-3"}),
       wrong<ValueError>("log_softmax", "undefined", [] { log_softmax({}, 0); }, {"undefined"}),
-      wrong<ShapeError>("cross_entropy", "logits of rank 3",
-                        [] {
-                          cross_entropy(f32({2, 3, 4}), i64({2}));
-                        },
+      wrong<ShapeError>("cross_entropy", "logits of rank 3", [] { cross_entropy(f32(2, 3, 4), i64(2)); },
                         {"[2, 3, 4]"}),
-      wrong<ShapeError>("cross_entropy", "no classes",
-                        [] {
-                          cross_entropy(f32({2, 0}), i64({2}));
-                        },
-                        {"[2, 0]"}),
-      wrong<ShapeError>("cross_entropy", "other rows", [=] { cross_entropy(logits, i64({3})); },
+      wrong<ShapeError>("cross_entropy", "no classes", [] { cross_entropy(f32(2, 0), i64(2)); }, {"[2, 0]"}),
+      wrong<ShapeError>("cross_entropy", "other rows", [=] { cross_entropy(logits, i64(3)); },
                         {"[2]", "[3]", "[2, 3]"}),
-      wrong<ShapeError>("cross_entropy", "probabilities of other classes",
-                        [=] {
-                          cross_entropy(logits, f32({2, 4}));
-                        },
+      wrong<ShapeError>("cross_entropy", "probabilities of other classes", [=] { cross_entropy(logits, f32(2, 4)); },
                         {"[2, 4]"}),
-      wrong<DTypeError>("cross_entropy", "dtype of the probabilities",
-                        [=] {
-                          cross_entropy(logits, f64({2, 3}));
-                        },
+      wrong<DTypeError>("cross_entropy", "dtype of the probabilities", [=] { cross_entropy(logits, f64(2, 3)); },
                         {"float64"}),
       wrong<DTypeError>("cross_entropy", "bytes as targets",
                         [=] { cross_entropy(logits, Tensor::zeros({2}, {.dtype = DType::uint8})); }, {"uint8"}),
@@ -380,13 +287,9 @@ std::vector<Misuse> norms_and_losses() {
                         },
                         {"-1", "row 0"}),
       wrong<ValueError>("cross_entropy", "smoothing over 1",
-                        [=] { cross_entropy(logits, i64({2}), {.label_smoothing = 1.5}); }, {"1.5"}),
+                        [=] { cross_entropy(logits, i64(2), {.label_smoothing = 1.5}); }, {"1.5"}),
       wrong<ValueError>("cross_entropy", "undefined target", [=] { cross_entropy(logits, {}); }, {"undefined"}),
-      wrong<DTypeError>("cross_entropy", "integer logits",
-                        [] {
-                          cross_entropy(i64({2, 3}), i64({2}));
-                        },
-                        {"int64"}),
+      wrong<DTypeError>("cross_entropy", "integer logits", [] { cross_entropy(i64(2, 3), i64(2)); }, {"int64"}),
   };
 }
 
@@ -444,20 +347,12 @@ std::vector<Misuse> tensors() {
       wrong<ValueError>("Tensor", "backward of nothing", [] { Tensor().backward(); }, {"undefined"}),
       wrong<DTypeError>("Tensor::data", "another element type", [=] { x.data<double>(); }, {"float64", "float32"}),
       wrong<ShapeError>("item", "six elements", [=] { x.item(); }, {"[2, 3]"}),
-      wrong<ShapeError>("copy_", "another shape",
-                        [=] {
-                          Tensor(x).copy_(f32({3, 2}));
-                        },
-                        {"[2, 3]", "[3, 2]"}),
+      wrong<ShapeError>("copy_", "another shape", [=] { Tensor(x).copy_(f32(3, 2)); }, {"[2, 3]", "[3, 2]"}),
       wrong<ValueError>("copy_", "undefined", [=] { Tensor(x).copy_({}); }, {"undefined"}),
-      wrong<ShapeError>("add_", "another shape", [=] { Tensor(x).add_(f32({3})); }, {"[2, 3]", "[3]"}),
-      wrong<DTypeError>("add_", "another dtype",
-                        [=] {
-                          Tensor(x).add_(f64({2, 3}));
-                        },
-                        {"float64"}),
+      wrong<ShapeError>("add_", "another shape", [=] { Tensor(x).add_(f32(3)); }, {"[2, 3]", "[3]"}),
+      wrong<DTypeError>("add_", "another dtype", [=] { Tensor(x).add_(f64(2, 3)); }, {"float64"}),
       wrong<ValueError>("add_", "undefined", [=] { Tensor(x).add_({}); }, {"undefined"}),
-      wrong<DTypeError>("mul_", "integers", [] { i64({2}).mul_(2.0); }, {"int64"}),
+      wrong<DTypeError>("mul_", "integers", [] { i64(2).mul_(2.0); }, {"int64"}),
       wrong<ValueError>("set_num_threads", "no threads", [] { set_num_threads(0); }, {"0"}),
       wrong<ValueError>("set_num_threads", "too many threads", [] { set_num_threads(1025); }, {"1025"}),
   };
@@ -487,15 +382,9 @@ std::vector<Misuse> tapes() {
       wrong<AutogradError>("sum", "a sum with a tape that was used up", [=] { (used + sum(p)).backward(); },
                            {"retain_tape"}),
       wrong<ShapeError>("backward", "more than one element", [=] { recorded.backward(); }, {"[2, 3]"}),
-      wrong<ShapeError>("backward", "a gradient of another shape",
-                        [=] {
-                          recorded.backward(f32({3, 2}));
-                        },
+      wrong<ShapeError>("backward", "a gradient of another shape", [=] { recorded.backward(f32(3, 2)); },
                         {"[2, 3]", "[3, 2]"}),
-      wrong<DTypeError>("backward", "a gradient of another dtype",
-                        [=] {
-                          recorded.backward(f64({2, 3}));
-                        },
+      wrong<DTypeError>("backward", "a gradient of another dtype", [=] { recorded.backward(f64(2, 3)); },
                         {"float32", "float64"}),
       wrong<AutogradError>("exp", "a result changed in place",
                            [=] {
@@ -505,42 +394,26 @@ std::vector<Misuse> tapes() {
                            {"[2, 3]", "modified in place"}),
       wrong<AutogradError>("mul", "an operand changed in place",
                            [=] {
-                             const Tensor factor = f32({2, 3});
+                             const Tensor factor = f32(2, 3);
                              backward_after_change(factor, sum(p * factor));
                            },
                            {"[2, 3]", "modified in place"}),
       wrong<AutogradError>("linear", "an input changed through a view",
                            [=] {
-                             const Tensor x = f32({4, 3});
+                             const Tensor x = f32(4, 3);
                              backward_after_change(narrow(x, 0, 1, 2), sum(linear(x, p)));
                            },
                            {"[4, 3]", "modified in place"}),
       wrong<AutogradError>("fill_", "a parameter in place", [=] { Tensor(p).fill_(0.0); }),
       wrong<AutogradError>("mul_", "a parameter in place", [=] { Tensor(p).mul_(2.0); }),
-      wrong<AutogradError>("add_", "a result in place",
-                           [=] {
-                             Tensor(recorded).add_(f32({2, 3}));
-                           }),
-      wrong<AutogradError>("copy_", "a result in place",
-                           [=] {
-                             Tensor(recorded).copy_(f32({2, 3}));
-                           }),
-      wrong<AutogradError>("set_grad", "not a parameter",
-                           [=] {
-                             constant.set_grad(f32({2, 3}));
-                           }),
-      wrong<AutogradError>("set_grad", "a result",
-                           [=] {
-                             recorded.set_grad(f32({2, 3}));
-                           }),
-      wrong<ShapeError>("set_grad", "another shape", [=] { p.set_grad(f32({3})); }, {"[2, 3]", "[3]"}),
-      wrong<DTypeError>("set_grad", "another dtype",
-                        [=] {
-                          p.set_grad(f64({2, 3}));
-                        },
-                        {"float64"}),
+      wrong<AutogradError>("add_", "a result in place", [=] { Tensor(recorded).add_(f32(2, 3)); }),
+      wrong<AutogradError>("copy_", "a result in place", [=] { Tensor(recorded).copy_(f32(2, 3)); }),
+      wrong<AutogradError>("set_grad", "not a parameter", [=] { constant.set_grad(f32(2, 3)); }),
+      wrong<AutogradError>("set_grad", "a result", [=] { recorded.set_grad(f32(2, 3)); }),
+      wrong<ShapeError>("set_grad", "another shape", [=] { p.set_grad(f32(3)); }, {"[2, 3]", "[3]"}),
+      wrong<DTypeError>("set_grad", "another dtype", [=] { p.set_grad(f64(2, 3)); }, {"float64"}),
       wrong<AutogradError>("set_requires_grad", "a result", [=] { Tensor(recorded).set_requires_grad(); }, {"exp"}),
-      wrong<DTypeError>("set_requires_grad", "integers", [] { i64({2}).set_requires_grad(); }, {"int64"}),
+      wrong<DTypeError>("set_requires_grad", "integers", [] { i64(2).set_requires_grad(); }, {"int64"}),
       wrong<AutogradError>("register_grad_ready_hook", "not a parameter",
                            [=] { constant.register_grad_ready_hook([] {}); }),
       wrong<AutogradError>("register_grad_ready_hook", "a result", [=] { recorded.register_grad_ready_hook([] {}); }),
@@ -571,19 +444,12 @@ std::vector<Misuse> state_dicts() {
                   {"Sequential", "missing: 0.bias"}),
       wrong_state(model, "a missing buffer", [](StateDict& s) { s.erase("1.running_var"); },
                   {"missing: 1.running_var"}),
-      wrong_state(model, "an unexpected entry", [](StateDict& s) { s.insert("2.weight", f32({1})); },
+      wrong_state(model, "an unexpected entry", [](StateDict& s) { s.insert("2.weight", f32(1)); },
                   {"unexpected: 2.weight"}),
-      wrong_state(model, "another shape", [](StateDict& s) { s.set("1.weight", f32({3})); },
+      wrong_state(model, "another shape", [](StateDict& s) { s.set("1.weight", f32(3)); },
                   {"wrong shape: 1.weight", "[2]", "[3]"}),
-      wrong_state(model, "another rank",
-                  [](StateDict& s) {
-                    s.set("1.running_mean", f32({2, 1}));
-                  },
-                  {"[2]", "[2, 1]"}),
-      wrong_state(model, "a transposed weight",
-                  [](StateDict& s) {
-                    s.set("0.weight", f32({3, 2}));
-                  },
+      wrong_state(model, "another rank", [](StateDict& s) { s.set("1.running_mean", f32(2, 1)); }, {"[2]", "[2, 1]"}),
+      wrong_state(model, "a transposed weight", [](StateDict& s) { s.set("0.weight", f32(3, 2)); },
                   {"[2, 3]", "[3, 2]"}),
       wrong_state(model, "an undefined tensor", [](StateDict& s) { s.set("1.bias", Tensor()); }, {"undefined"}),
       wrong_state(model, "nothing at all", [](StateDict& s) { s = StateDict(); },
@@ -591,12 +457,12 @@ std::vector<Misuse> state_dicts() {
       wrong_state(model, "the names of another model",
                   [](StateDict& s) {
                     s.erase("0.weight");
-                    s.insert("fc.weight", f32({2, 3}));
+                    s.insert("fc.weight", f32(2, 3));
                   },
                   {"missing: 0.weight", "unexpected: fc.weight"}),
       wrong<StateDictError>("load_state_dict", "another shape where it is not strict",
                             [&model] {
-                              model.load_state_dict({{"0.bias", f32({2})}, {"1.bias", f32({5})}}, false);
+                              model.load_state_dict({{"0.bias", f32(2)}, {"1.bias", f32(5)}}, false);
                             },
                             {"1.bias", "[2]", "[5]"}),
       wrong_state(sgd, "an optimizer's missing option", [](StateDict& s) { s.erase("param_groups.0.lr"); },
@@ -604,18 +470,18 @@ std::vector<Misuse> state_dicts() {
       wrong_state(sgd, "an optimizer's option out of range",
                   [](StateDict& s) { s.set("param_groups.0.momentum", Tensor::full({}, -1.0)); }, {"momentum", "-1"}),
       wrong_state(sgd, "an optimizer's option that is no number",
-                  [](StateDict& s) { s.set("param_groups.0.momentum", f32({2})); }, {"param_groups.0.momentum"}),
+                  [](StateDict& s) { s.set("param_groups.0.momentum", f32(2)); }, {"param_groups.0.momentum"}),
       wrong_state(sgd, "an optimizer's buffer of another shape",
-                  [](StateDict& s) { s.set("state.1.momentum_buffer", f32({3})); }, {"[2]", "[3]"}),
+                  [](StateDict& s) { s.set("state.1.momentum_buffer", f32(3)); }, {"[2]", "[3]"}),
       wrong_state(sgd, "an optimizer's unexpected buffer",
-                  [](StateDict& s) { s.insert("state.9.momentum_buffer", f32({2})); },
+                  [](StateDict& s) { s.insert("state.9.momentum_buffer", f32(2)); },
                   {"unexpected: state.9.momentum_buffer"}),
       wrong<ValueError>("StateDict", "a name that is not there", [&model] { model.state_dict().at("2.weight"); },
                         {"'2.weight'"}),
       wrong<ValueError>("StateDict", "a name that is taken",
                         [&model] {
                           StateDict state = model.state_dict();
-                          state.insert("0.weight", f32({2, 3}));
+                          state.insert("0.weight", f32(2, 3));
                         },
                         {"0.weight"}),
   };
@@ -628,16 +494,9 @@ std::vector<Misuse> layers() {
       wrong<ValueError>("Conv2d", "negative channels", [] { Conv2d(3, -16, 3); }, {"-16"}),
       wrong<ValueError>("Conv2d", "groups that do not divide", [] { Conv2d(4, 6, 3, {.groups = 4}); }, {"4", "6"}),
       wrong<ValueError>("BatchNorm", "no features", [] { BatchNorm2d(0); }, {"0"}),
-      wrong<ShapeError>("batch_norm", "an image for BatchNorm1d",
-                        [] {
-                          BatchNorm1d(3)(f32({2, 3, 4, 4}));
-                        },
+      wrong<ShapeError>("batch_norm", "an image for BatchNorm1d", [] { BatchNorm1d(3)(f32(2, 3, 4, 4)); },
                         {"[2, 3, 4, 4]"}),
-      wrong<ShapeError>("linear", "features of another layer",
-                        [&model] {
-                          model(f32({4, 5}));
-                        },
-                        {"[4, 5]", "[2, 3]"}),
+      wrong<ShapeError>("linear", "features of another layer", [&model] { model(f32(4, 5)); }, {"[4, 5]", "[2, 3]"}),
       wrong<ValueError>("Sequential", "an index too far", [&model] { model[2]; }, {"2"}),
       wrong<DTypeError>("to", "a model of integers", [&model] { model.to(DType::int64); }, {"int64"}),
       wrong<DeviceError>("to", "a model on a GPU that is not there",
@@ -660,7 +519,7 @@ std::vector<Misuse> optimizers() {
                         },
                         {"[2, 3]"}),
       wrong<ValueError>("SGD", "a result as a parameter", [=] { SGD({p * 2.0}, {}); }, {"[2, 3]"}),
-      wrong<DTypeError>("SGD", "integers as a parameter", [] { SGD({i64({2})}, {}); }, {"int64"}),
+      wrong<DTypeError>("SGD", "integers as a parameter", [] { SGD({i64(2)}, {}); }, {"int64"}),
       wrong<ValueError>("SGD", "an undefined parameter",
                         [=] {
                           SGD({p, Tensor()}, {});
@@ -713,9 +572,9 @@ TEST_CASE("Wrong calls throw the right error, which names the op and shows the v
 }
 
 TEST_CASE("A refused batch norm leaves the running statistics as they were") {
-  const Tensor mean = Tensor::full({3}, 5.0), var = Tensor::full({3}, 7.0), c = f32({3});
-  CHECK_THROWS_AS(batch_norm(f32({1, 3}), c, c, mean, var, {}), ValueError);
-  CHECK_THROWS_AS(batch_norm_relu(f32({4, 3}), c, c, mean, var, {}, f32({4, 2})), ShapeError);
+  const Tensor mean = Tensor::full({3}, 5.0), var = Tensor::full({3}, 7.0), c = f32(3);
+  CHECK_THROWS_AS(batch_norm(f32(1, 3), c, c, mean, var, {}), ValueError);
+  CHECK_THROWS_AS(batch_norm_relu(f32(4, 3), c, c, mean, var, {}, f32(4, 2)), ShapeError);
   CHECK(mean.to_vector<double>() == std::vector<double>(3, 5.0));
   CHECK(var.to_vector<double>() == std::vector<double>(3, 7.0));
 }

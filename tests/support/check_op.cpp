@@ -143,6 +143,7 @@ const std::vector<OpEntry>& op_registry() {
     std::vector<OpEntry> entries;
     register_elementwise_ops(entries);
     register_shape_ops(entries);
+    register_copy_ops(entries);
     register_reduction_ops(entries);
     register_image_ops(entries);
     register_norm_ops(entries);

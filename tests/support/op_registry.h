@@ -1,6 +1,7 @@
 // What the files of the op registry share: op_registry_<family>.cpp each register their ops.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <vector>
 
@@ -31,17 +32,22 @@ Form broadcast_operand(Draws& draws, const Form& form);
 /// Magnitudes from 0.25 to 4, all positive or all negative: sums of them lose no digits.
 Tensor one_sign(Draws& draws, const Form& form);
 
-// ---- Tensors that wrong calls are made of.
+// ---- Tensors that wrong calls are made of: f32(2, 3) for shape [2, 3].
 
 inline Tensor f32(const Shape& shape, Layout layout = kRows) { return Tensor::ones(shape, {.layout = layout}); }
 inline Tensor f64(const Shape& shape) { return Tensor::ones(shape, {.dtype = DType::float64}); }
 inline Tensor i64(const Shape& shape) { return Tensor::zeros(shape, {.dtype = DType::int64}); }
 inline Tensor u8(const Shape& shape) { return Tensor::zeros(shape, {.dtype = DType::uint8}); }
+Tensor f32(std::integral auto... sizes) { return f32(Shape{sizes...}); }
+Tensor f64(std::integral auto... sizes) { return f64(Shape{sizes...}); }
+Tensor i64(std::integral auto... sizes) { return i64(Shape{sizes...}); }
+Tensor u8(std::integral auto... sizes) { return u8(Shape{sizes...}); }
 /// A size of which two do not fit into an int64.
 inline constexpr std::int64_t kHuge = std::int64_t{1} << 62;
 
 void register_elementwise_ops(std::vector<OpEntry>& registry);
 void register_shape_ops(std::vector<OpEntry>& registry);
+void register_copy_ops(std::vector<OpEntry>& registry);
 void register_reduction_ops(std::vector<OpEntry>& registry);
 void register_image_ops(std::vector<OpEntry>& registry);
 void register_norm_ops(std::vector<OpEntry>& registry);

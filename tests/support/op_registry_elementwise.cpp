@@ -120,13 +120,9 @@ OpEntry unary(const Unary& u) {
             return std::vector{sample(draws, kImages, false), sample(draws, kLargeImages, false)};
           },
       .misuse = {wrong<ValueError>(u.name, "undefined", [op = u.op] { op({}); }, {"undefined"}),
-                 wrong<DTypeError>(u.name, "integers", [op = u.op] { op(i64({2})); }, {"int64"}),
-                 wrong<DTypeError>(u.name, "bytes",
-                                   [op = u.op] {
-                                     op(u8({2, 3}));
-                                   },
-                                   {"uint8"}),
-                 wrong<DTypeError>(u.name, "float16", [op = u.op] { op(f32({2}).to(DType::float16)); }, {"float16"})}};
+                 wrong<DTypeError>(u.name, "integers", [op = u.op] { op(i64(2)); }, {"int64"}),
+                 wrong<DTypeError>(u.name, "bytes", [op = u.op] { op(u8(2, 3)); }, {"uint8"}),
+                 wrong<DTypeError>(u.name, "float16", [op = u.op] { op(f32(2).to(DType::float16)); }, {"float16"})}};
 }
 
 // ---- Functions of two tensors.
@@ -221,21 +217,14 @@ OpEntry binary(const Binary& b) {
                                    binary_sample(draws, b, {kLargeImages, {{64, 1, 1}}}, false),
                                    binary_sample(draws, b, {{{128, 1000}}, {{1000}}}, false)};
               },
-          .misuse = {wrong<ShapeError>(b.name, "shapes",
-                                       [op] {
-                                         op(f32({2, 3}), f32({4}));
-                                       },
-                                       {"[2, 3]", "[4]"}),
-                     wrong<ShapeError>(b.name, "an empty dimension", [op] { op(f32({0}), f32({2})); }, {"[0]", "[2]"}),
-                     wrong<DTypeError>(b.name, "two dtypes", [op] { op(f32({2}), f64({2})); }, {"float32", "float64"}),
-                     wrong<DTypeError>(b.name, "integers", [op] { op(i64({2}), i64({2})); }, {"int64"}),
-                     wrong<ValueError>(b.name, "undefined left", [op] { op({}, f32({2})); }, {"undefined"}),
-                     wrong<ValueError>(b.name, "undefined right", [op] { op(f32({2}), {}); }, {"undefined"}),
+          .misuse = {wrong<ShapeError>(b.name, "shapes", [op] { op(f32(2, 3), f32(4)); }, {"[2, 3]", "[4]"}),
+                     wrong<ShapeError>(b.name, "an empty dimension", [op] { op(f32(0), f32(2)); }, {"[0]", "[2]"}),
+                     wrong<DTypeError>(b.name, "two dtypes", [op] { op(f32(2), f64(2)); }, {"float32", "float64"}),
+                     wrong<DTypeError>(b.name, "integers", [op] { op(i64(2), i64(2)); }, {"int64"}),
+                     wrong<ValueError>(b.name, "undefined left", [op] { op({}, f32(2)); }, {"undefined"}),
+                     wrong<ValueError>(b.name, "undefined right", [op] { op(f32(2), {}); }, {"undefined"}),
                      wrong<ShapeError>("Shape", std::string("sizes that overflow in ") + b.name,
-                                       [op] {
-                                         op(f32({kHuge, 0, 1}), f32({1, 1, 1, 4}));
-                                       },
-                                       {std::to_string(kHuge)})}};
+                                       [op] { op(f32(kHuge, 0, 1), f32(1, 1, 1, 4)); }, {std::to_string(kHuge)})}};
 }
 
 // ---- affine.
@@ -279,8 +268,8 @@ OpEntry affine_entry(const Tolerance& tolerance) {
             return std::vector{affine_sample(draws, kImages, 0.5, 0.25), affine_sample(draws, kLargeImages, 0.5, 0.25)};
           },
       .misuse = {wrong<ValueError>("affine", "undefined", [] { affine({}, 1.0, 0.0); }, {"undefined"}),
-                 wrong<DTypeError>("affine", "bytes", [] { u8({2}) * 2.0; }, {"uint8"}),
-                 wrong<DTypeError>("affine", "integers", [] { i64({2}) + 1.0; }, {"int64"})}};
+                 wrong<DTypeError>("affine", "bytes", [] { u8(2) * 2.0; }, {"uint8"}),
+                 wrong<DTypeError>("affine", "integers", [] { i64(2) + 1.0; }, {"int64"})}};
 }
 
 }  // namespace
@@ -312,9 +301,9 @@ void register_elementwise_ops(std::vector<OpEntry>& registry) {
 
   OpEntry clone =
       unary({"clone", [](const Tensor& x) { return x.clone(); }, [](double x) { return x; }, draw_uniform, kExact});
-  clone.misuse = {wrong<ValueError>("Tensor", "a clone of nothing", [] { Tensor().clone(); }, {"undefined"}),
-                  wrong<AutogradError>("mul_", "a recorded clone in place",
-                                       [] { f32({2}).set_requires_grad().clone().mul_(2.0); })};
+  clone.misuse = {
+      wrong<ValueError>("Tensor", "a clone of nothing", [] { Tensor().clone(); }, {"undefined"}),
+      wrong<AutogradError>("mul_", "a recorded clone in place", [] { f32(2).set_requires_grad().clone().mul_(2.0); })};
   add(clone);
 }
 

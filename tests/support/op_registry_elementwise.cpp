@@ -278,10 +278,11 @@ void register_elementwise_ops(std::vector<OpEntry>& registry) {
   const auto add = [&](OpEntry entry) { registry.push_back(std::move(entry)); };
   constexpr Tolerance kSums{Scale::tensor, 1, 4, "one rounding; gradients are sums where an operand was broadcast"};
   constexpr Tolerance kProducts{Scale::tensor, 1, 8, "as add, of up to three roundings"};
+  constexpr Tolerance kQuotients{Scale::tensor, 1, 24, "as mul, of terms that b near 0 makes large"};
   add(binary({"add", lockstep::add, [](double a, double b) { return a + b; }, kSums}));
   add(binary({"sub", sub, [](double a, double b) { return a - b; }, kSums}));
   add(binary({"mul", mul, [](double a, double b) { return a * b; }, kProducts}));
-  add(binary({"div", div, [](double a, double b) { return a / b; }, kProducts}));
+  add(binary({"div", div, [](double a, double b) { return a / b; }, kQuotients}));
   add(affine_entry({Scale::tensor, 2, 1, "a product and a sum"}));
   add(unary({"neg", neg, [](double x) { return -x; }, draw_uniform, kExact}));
   add(unary({"exp", exp, std::exp, draw_uniform, {Scale::element, 2, 3, "exp within 1 unit in the last place"}}));

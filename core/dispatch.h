@@ -1,4 +1,4 @@
-// From a run-time dtype to a compile-time element type.
+// From a run-time device and dtype to a place to run at and a compile-time element type.
 #pragma once
 
 #include <string>
@@ -9,13 +9,23 @@
 
 namespace lockstep {
 
-/// Calls `body.operator()<T>()` with T = float or double; throws DTypeError naming `op` for any other dtype. Use:
-/// `dispatch_floating("relu", x.dtype(), [&]<class T>() { cpu::relu(x.data<T>(), …); });`
+/// Calls `body(on)` with the place where kernels for the device of `x` run.
 template <class Body>
-auto dispatch_floating(const char* op, DType dtype, Body&& body) {
-  if (dtype == DType::float32) return body.template operator()<float>();
-  if (dtype == DType::float64) return body.template operator()<double>();
-  throw DTypeError(op, "expected float32 or float64, got " + std::string(name(dtype)));
+auto dispatch(const Tensor& x, Body&& body) {
+  static_cast<void>(x);  // all are on the CPU
+  return body(kOnCpu);
+}
+
+/// Calls `body.operator()<T>(on)` with the element type T of `x`, float or double, and the place where kernels for its
+/// device run; throws DTypeError naming `op` for any other dtype. Use:
+/// `dispatch_floating("relu", x, [&]<class T>(auto on) { kernels::relu<T>(on, x.numel(), x.data<T>(), …); });`
+template <class Body>
+auto dispatch_floating(const char* op, const Tensor& x, Body&& body) {
+  return dispatch(x, [&](auto on) {
+    if (x.dtype() == DType::float32) return body.template operator()<float>(on);
+    if (x.dtype() == DType::float64) return body.template operator()<double>(on);
+    throw DTypeError(op, "expected float32 or float64, got " + std::string(name(x.dtype())));
+  });
 }
 
 /// Throws ValueError if `x` is undefined.

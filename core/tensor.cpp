@@ -56,7 +56,7 @@ Tensor Tensor::empty(const Shape& shape, TensorOptions options) {
 
 Tensor Tensor::full(const Shape& shape, double value, TensorOptions options) {
   Tensor out = empty(shape, options);
-  cpu::fill(out.numel(), out.dtype(), value, out.data_ptr());
+  dispatch(out, [&](auto on) { kernels::fill(on, out.numel(), out.dtype(), value, out.data_ptr()); });
   return out;
 }
 Tensor Tensor::zeros(const Shape& shape, TensorOptions options) { return full(shape, 0.0, options); }
@@ -71,16 +71,17 @@ Tensor Tensor::arange(std::int64_t n) {
 Tensor Tensor::randn(const Shape& shape, TensorOptions options) {
   Tensor out = empty(shape, options);
   Generator& g = default_generator();
-  dispatch_floating("randn", options.dtype,
-                    [&]<class T>() { cpu::fill_normal<T>(out.numel(), T(0), T(1), g.seed, g.draws++, out.data<T>()); });
+  dispatch_floating("randn", out, [&]<class T>(auto on) {
+    kernels::fill_normal<T>(on, out.numel(), T(0), T(1), g.seed, g.draws++, out.data<T>());
+  });
   return out;
 }
 
 Tensor Tensor::rand(const Shape& shape, TensorOptions options) {
   Tensor out = empty(shape, options);
   Generator& g = default_generator();
-  dispatch_floating("rand", options.dtype, [&]<class T>() {
-    cpu::fill_uniform<T>(out.numel(), T(0), T(1), g.seed, g.draws++, out.data<T>());
+  dispatch_floating("rand", out, [&]<class T>(auto on) {
+    kernels::fill_uniform<T>(on, out.numel(), T(0), T(1), g.seed, g.draws++, out.data<T>());
   });
   return out;
 }
@@ -126,7 +127,7 @@ void Tensor::check_dtype(DType wanted) const {
 double Tensor::item() const {
   LOCKSTEP_CHECK(numel() == 1, ShapeError, "item", "expected one element, got shape {}", to_string(shape()));
   double value = 0.0;
-  cpu::cast(1, dtype(), data_ptr(), DType::float64, &value);
+  kernels::cast(kOnCpu, 1, dtype(), data_ptr(), DType::float64, &value);
   return value;
 }
 
@@ -134,7 +135,7 @@ template <class T>
 std::vector<T> Tensor::to_vector() const {
   const Tensor plain = detach().to(Layout::row_major);
   std::vector<T> values(static_cast<std::size_t>(numel()));
-  cpu::cast(numel(), dtype(), plain.data_ptr(), dtype_of<T>, values.data());
+  kernels::cast(kOnCpu, numel(), dtype(), plain.data_ptr(), dtype_of<T>, values.data());
   return values;
 }
 template std::vector<float> Tensor::to_vector() const;
@@ -156,7 +157,7 @@ Tensor Tensor::clone() const {
 Tensor Tensor::to(DType wanted) const {
   if (dtype() == wanted) return *this;
   Tensor out = empty(shape(), {wanted, device(), layout()});
-  cpu::cast(numel(), dtype(), data_ptr(), wanted, out.data_ptr());
+  dispatch(out, [&](auto on) { kernels::cast(on, numel(), dtype(), data_ptr(), wanted, out.data_ptr()); });
   if (is_floating(wanted) && must_record(*this)) {
     record("cast", out, {this}, [source = dtype()](GradContext& ctx) { ctx.set(0, ctx.grad.to(source)); });
   }
@@ -180,8 +181,10 @@ Tensor Tensor::to(Layout wanted) const {
   } else {
     out = empty(s, {dtype(), device(), wanted});
     const bool to_last = wanted == Layout::channels_last;
-    cpu::transpose(s[0], to_last ? channels : pixels, to_last ? pixels : channels, size_of(dtype()), data_ptr(),
-                   out.data_ptr());
+    dispatch(out, [&](auto on) {
+      kernels::transpose(on, s[0], to_last ? channels : pixels, to_last ? pixels : channels, size_of(dtype()),
+                         data_ptr(), out.data_ptr());
+    });
   }
   if (must_record(*this)) {
     record("layout", out, {this}, [](GradContext& ctx) { ctx.set(0, std::move(ctx.grad)); });
@@ -198,7 +201,7 @@ Tensor Tensor::detach() const {
 
 Tensor& Tensor::fill_(double value) {
   check_in_place("fill_", *this);
-  cpu::fill(numel(), dtype(), value, data_ptr());
+  dispatch(*this, [&](auto on) { kernels::fill(on, numel(), dtype(), value, data_ptr()); });
   detail::bump_version(*this);
   return *this;
 }
@@ -210,7 +213,9 @@ Tensor& Tensor::copy_(const Tensor& source) {
                  to_string(shape()), to_string(source.shape()));
   const Tensor converted = source.detach().to(layout());
   if (converted.data_ptr() != data_ptr()) {
-    cpu::cast(numel(), converted.dtype(), converted.data_ptr(), dtype(), data_ptr());
+    dispatch(*this, [&](auto on) {
+      kernels::cast(on, numel(), converted.dtype(), converted.data_ptr(), dtype(), data_ptr());
+    });
   }
   detail::bump_version(*this);
   return *this;
@@ -222,8 +227,8 @@ Tensor& Tensor::add_(const Tensor& other, double scale) {
   LOCKSTEP_CHECK(other.shape() == shape(), ShapeError, "add_", "expected shape {}, got {}", to_string(shape()),
                  to_string(other.shape()));
   const Tensor converted = other.detach().to(layout());
-  dispatch_floating("add_", dtype(), [&]<class T>() {
-    cpu::add_scaled<T>(numel(), converted.data<T>(), static_cast<T>(scale), data<T>());
+  dispatch_floating("add_", *this, [&]<class T>(auto on) {
+    kernels::add_scaled<T>(on, numel(), converted.data<T>(), static_cast<T>(scale), data<T>());
   });
   detail::bump_version(*this);
   return *this;
@@ -231,8 +236,9 @@ Tensor& Tensor::add_(const Tensor& other, double scale) {
 
 Tensor& Tensor::mul_(double scale) {
   check_in_place("mul_", *this);
-  dispatch_floating("mul_", dtype(),
-                    [&]<class T>() { cpu::affine<T>(numel(), data<T>(), static_cast<T>(scale), T(0), data<T>()); });
+  dispatch_floating("mul_", *this, [&]<class T>(auto on) {
+    kernels::affine<T>(on, numel(), data<T>(), static_cast<T>(scale), T(0), data<T>());
+  });
   detail::bump_version(*this);
   return *this;
 }

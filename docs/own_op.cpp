@@ -14,25 +14,22 @@
 using namespace lockstep;
 
 namespace mine {
-namespace cpu {
 
 constexpr std::int64_t kGrain = 1 << 13;  // elements worth waking a thread for
 
 template <class T>
-void swish_forward(std::int64_t n, const T* x, T beta, T* y) {
+void swish_forward(Cpu, std::int64_t n, const T* x, T beta, T* y) {
   parallel_for(n, kGrain, [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) y[i] = swish_value(x[i], beta);
   });
 }
 
 template <class T>
-void swish_backward(std::int64_t n, const T* x, T beta, const T* grad_y, T* grad_x) {
+void swish_backward(Cpu, std::int64_t n, const T* x, T beta, const T* grad_y, T* grad_x) {
   parallel_for(n, kGrain, [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) grad_x[i] = grad_y[i] * swish_slope(x[i], beta);
   });
 }
-
-}  // namespace cpu
 
 /// x · σ(beta · x) for float32 and float64; torch.nn.functional.silu with beta = 1. Keeps the layout. Throws ValueError
 /// unless beta is finite.
@@ -40,15 +37,16 @@ Tensor swish(const Tensor& x, double beta = 1.0) {
   require_defined("swish", x, "a tensor");
   if (!std::isfinite(beta)) throw ValueError("swish", "expected a finite beta, got " + std::to_string(beta));
   Tensor y = Tensor::empty(x.shape(), x.options());
-  dispatch_floating("swish", x.dtype(),
-                    [&]<class T>() { cpu::swish_forward(x.numel(), x.data<T>(), static_cast<T>(beta), y.data<T>()); });
+  dispatch_floating("swish", x, [&]<class T>(auto on) {
+    swish_forward(on, x.numel(), x.data<T>(), static_cast<T>(beta), y.data<T>());
+  });
   if (must_record(x)) {
     record("swish", y, {&x}, [saved = SavedTensor(x), beta](GradContext& ctx) {
       const Tensor& input = saved.get("swish");
       const Tensor grad = ctx.grad.to(input.layout());
       Tensor grad_x = Tensor::empty(input.shape(), input.options());
-      dispatch_floating("swish", input.dtype(), [&]<class T>() {
-        cpu::swish_backward(input.numel(), input.data<T>(), static_cast<T>(beta), grad.data<T>(), grad_x.data<T>());
+      dispatch_floating("swish", input, [&]<class T>(auto on) {
+        swish_backward(on, input.numel(), input.data<T>(), static_cast<T>(beta), grad.data<T>(), grad_x.data<T>());
       });
       ctx.set(0, std::move(grad_x));
     });

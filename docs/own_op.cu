@@ -3,7 +3,9 @@
 
 #include "own_op.h"
 
-namespace mine::cuda {
+using lockstep::CudaStream;
+
+namespace mine {
 namespace {
 
 template <class T>
@@ -30,22 +32,22 @@ void check_launch() {
 }  // namespace
 
 template <class T>
-void swish_forward(std::int64_t n, const T* x, T beta, T* y, cudaStream_t stream) {
+void swish_forward(CudaStream stream, std::int64_t n, const T* x, T beta, T* y) {
   if (n == 0) return;
   swish_forward_kernel<<<blocks(n), kThreads, 0, stream>>>(n, x, beta, y);
   check_launch();
 }
 
 template <class T>
-void swish_backward(std::int64_t n, const T* x, T beta, const T* grad_y, T* grad_x, cudaStream_t stream) {
+void swish_backward(CudaStream stream, std::int64_t n, const T* x, T beta, const T* grad_y, T* grad_x) {
   if (n == 0) return;
   swish_backward_kernel<<<blocks(n), kThreads, 0, stream>>>(n, x, beta, grad_y, grad_x);
   check_launch();
 }
 
-template void swish_forward(std::int64_t, const float*, float, float*, cudaStream_t);
-template void swish_forward(std::int64_t, const double*, double, double*, cudaStream_t);
-template void swish_backward(std::int64_t, const float*, float, const float*, float*, cudaStream_t);
-template void swish_backward(std::int64_t, const double*, double, const double*, double*, cudaStream_t);
+template void swish_forward(CudaStream, std::int64_t, const float*, float, float*);
+template void swish_forward(CudaStream, std::int64_t, const double*, double, double*);
+template void swish_backward(CudaStream, std::int64_t, const float*, float, const float*, float*);
+template void swish_backward(CudaStream, std::int64_t, const double*, double, const double*, double*);
 
-}  // namespace mine::cuda
+}  // namespace mine

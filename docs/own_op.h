@@ -4,13 +4,13 @@
 #include <cmath>
 #include <cstdint>
 
+#include <lockstep/core/base/device.h>
+
 #ifdef __CUDACC__
 #define SWISH_HOST_DEVICE __host__ __device__
 #else
 #define SWISH_HOST_DEVICE
 #endif
-
-struct CUstream_st;  // what cudaStream_t points to: passing a stream on takes no CUDA header
 
 namespace mine {
 
@@ -25,19 +25,14 @@ SWISH_HOST_DEVICE T swish_slope(T x, T beta) {
   return sigmoid + beta * x * sigmoid * (T(1) - sigmoid);
 }
 
-// T is float or double; n elements; grad_x may be grad_y.
-namespace cpu {
+// T is float or double; n elements; grad_x may be grad_y. The first argument says where the kernel runs.
 template <class T>
-void swish_forward(std::int64_t n, const T* x, T beta, T* y);
+void swish_forward(lockstep::Cpu, std::int64_t n, const T* x, T beta, T* y);
 template <class T>
-void swish_backward(std::int64_t n, const T* x, T beta, const T* grad_y, T* grad_x);
-}  // namespace cpu
-
-namespace cuda {
+void swish_forward(lockstep::CudaStream, std::int64_t n, const T* x, T beta, T* y);
 template <class T>
-void swish_forward(std::int64_t n, const T* x, T beta, T* y, CUstream_st* stream);
+void swish_backward(lockstep::Cpu, std::int64_t n, const T* x, T beta, const T* grad_y, T* grad_x);
 template <class T>
-void swish_backward(std::int64_t n, const T* x, T beta, const T* grad_y, T* grad_x, CUstream_st* stream);
-}  // namespace cuda
+void swish_backward(lockstep::CudaStream, std::int64_t n, const T* x, T beta, const T* grad_y, T* grad_x);
 
 }  // namespace mine

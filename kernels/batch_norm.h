@@ -4,17 +4,28 @@
 
 #include <cstdint>
 
-namespace lockstep::cpu {
+#include <lockstep/core/base/device.h>
+
+namespace lockstep::kernels {
 
 /// mean and biased variance (divisor `rows`) of each channel of x [rows, channels]. rows ≥ 1. Two-pass accuracy while
 /// reading memory once; the same bits for any number of threads.
 template <class T>
-void batch_norm_statistics(std::int64_t rows, std::int64_t channels, const T* x, T* mean, T* variance);
+void batch_norm_statistics(Cpu, std::int64_t rows, std::int64_t channels, const T* x, T* mean, T* variance);
+
+/// running = (1 − momentum) · running + momentum · batch, for mean and (with divisor rows − 1) variance. rows ≥ 2.
+template <class T>
+void batch_norm_update_running(Cpu, std::int64_t rows, std::int64_t channels, const T* mean, const T* variance,
+                               double momentum, T* running_mean, T* running_var);
+
+/// invstd = 1 / √(variance + eps).
+template <class T>
+void batch_norm_invstd(Cpu, std::int64_t channels, const T* variance, double eps, T* invstd);
 
 /// y = (x − mean) · invstd · weight + bias, then + residual where not null, then ReLU if `relu`. y may be x or
 /// residual.
 template <class T>
-void batch_norm_apply(std::int64_t rows, std::int64_t channels, const T* x, const T* mean, const T* invstd,
+void batch_norm_apply(Cpu, std::int64_t rows, std::int64_t channels, const T* x, const T* mean, const T* invstd,
                       const T* weight, const T* bias, const T* residual, bool relu, T* y);
 
 /// Gradients of batch_norm_apply when mean and invstd are the batch's own (training).
@@ -22,14 +33,14 @@ void batch_norm_apply(std::int64_t rows, std::int64_t channels, const T* x, cons
 /// null) gets the gradient after the ReLU; grad_weight and grad_bias [channels] and grad_x are overwritten. grad_x or
 /// grad_residual may be grad_y.
 template <class T>
-void batch_norm_backward(std::int64_t rows, std::int64_t channels, const T* x, const T* y, const T* grad_y,
+void batch_norm_backward(Cpu, std::int64_t rows, std::int64_t channels, const T* x, const T* y, const T* grad_y,
                          const T* mean, const T* invstd, const T* weight, T* grad_x, T* grad_residual, T* grad_weight,
                          T* grad_bias);
 
 /// The same when mean and invstd are constants (evaluation: running statistics).
 template <class T>
-void batch_norm_backward_eval(std::int64_t rows, std::int64_t channels, const T* x, const T* y, const T* grad_y,
+void batch_norm_backward_eval(Cpu, std::int64_t rows, std::int64_t channels, const T* x, const T* y, const T* grad_y,
                               const T* mean, const T* invstd, const T* weight, T* grad_x, T* grad_residual,
                               T* grad_weight, T* grad_bias);
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <lockstep/core/base/device.h>
+
 namespace lockstep {
 
 /// Sizes with cuDNN's letters: input x [N, H, W, C], weight w [K, R, S, C / groups], output y [N, P, Q, K], in that
@@ -21,32 +23,32 @@ struct Conv2dShape {
   friend bool operator==(const Conv2dShape&, const Conv2dShape&) = default;
 };
 
-namespace cpu {
+namespace kernels {
 
 /// Bytes of workspace (64-byte aligned, contents irrelevant) that the three functions below need for this shape, for
 /// the calling thread's num_threads(). The float versions keep a cache of oneDNN primitives; the double ones are plain
 /// loops.
 template <class T>
-std::size_t conv2d_forward_workspace(const Conv2dShape& shape);
+std::size_t conv2d_forward_workspace(Cpu, const Conv2dShape& shape);
 /// As conv2d_forward_workspace.
 template <class T>
-std::size_t conv2d_backward_data_workspace(const Conv2dShape& shape);
+std::size_t conv2d_backward_data_workspace(Cpu, const Conv2dShape& shape);
 /// As conv2d_forward_workspace.
 template <class T>
-std::size_t conv2d_backward_weight_workspace(const Conv2dShape& shape);
+std::size_t conv2d_backward_weight_workspace(Cpu, const Conv2dShape& shape);
 
 /// y = x ⋆ w + bias. bias [K] or null.
 template <class T>
-void conv2d_forward(const Conv2dShape& shape, const T* x, const T* w, const T* bias, T* y, void* workspace);
+void conv2d_forward(Cpu, const Conv2dShape& shape, const T* x, const T* w, const T* bias, T* y, void* workspace);
 
 /// grad_x from grad_y; overwrites grad_x.
 template <class T>
-void conv2d_backward_data(const Conv2dShape& shape, const T* grad_y, const T* w, T* grad_x, void* workspace);
+void conv2d_backward_data(Cpu, const Conv2dShape& shape, const T* grad_y, const T* w, T* grad_x, void* workspace);
 
 /// grad_w and, where not null, grad_bias [K] from grad_y; overwrites both.
 template <class T>
-void conv2d_backward_weight(const Conv2dShape& shape, const T* x, const T* grad_y, T* grad_w, T* grad_bias,
+void conv2d_backward_weight(Cpu, const Conv2dShape& shape, const T* x, const T* grad_y, T* grad_w, T* grad_bias,
                             void* workspace);
 
-}  // namespace cpu
+}  // namespace kernels
 }  // namespace lockstep

@@ -6,29 +6,31 @@
 
 #include <cstdint>
 
-namespace lockstep::cpu {
+#include <lockstep/core/base/device.h>
+
+namespace lockstep::kernels {
 
 /// loss[row] = −Σ_c target_c · log_softmax(logits)_c; 0 where target[row] == ignore_index.
 /// Targets must lie in [0, classes) or equal ignore_index: the caller has checked.
 template <class T>
-void cross_entropy_forward(std::int64_t rows, std::int64_t classes, const T* logits, const std::int64_t* target,
+void cross_entropy_forward(Cpu, std::int64_t rows, std::int64_t classes, const T* logits, const std::int64_t* target,
                            std::int64_t ignore_index, T smoothing, T* loss);
 
 /// grad_logits[row] = grad_loss[row] · (softmax(logits) − smoothed target); 0 for ignored rows. grad_logits may be
 /// logits.
 template <class T>
-void cross_entropy_backward(std::int64_t rows, std::int64_t classes, const T* logits, const std::int64_t* target,
+void cross_entropy_backward(Cpu, std::int64_t rows, std::int64_t classes, const T* logits, const std::int64_t* target,
                             std::int64_t ignore_index, T smoothing, const T* grad_loss, T* grad_logits);
 
 /// The same with a probability for each class, target [rows, classes]. A class of probability 0 adds nothing, even
 /// where its logit is −inf.
 template <class T>
-void cross_entropy_probabilities_forward(std::int64_t rows, std::int64_t classes, const T* logits, const T* target,
+void cross_entropy_probabilities_forward(Cpu, std::int64_t rows, std::int64_t classes, const T* logits, const T* target,
                                          T smoothing, T* loss);
 /// Gradient for the logits only: targets are data. They need not sum to 1: grad_logits = grad_loss · (softmax · Σ
 /// target − target). grad_logits may be logits.
 template <class T>
-void cross_entropy_probabilities_backward(std::int64_t rows, std::int64_t classes, const T* logits, const T* target,
-                                          T smoothing, const T* grad_loss, T* grad_logits);
+void cross_entropy_probabilities_backward(Cpu, std::int64_t rows, std::int64_t classes, const T* logits,
+                                          const T* target, T smoothing, const T* grad_loss, T* grad_logits);
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include <lockstep/core/base/device.h>
+
 namespace lockstep {
 
 /// The functions of one tensor, as in core/ops.h.
@@ -22,28 +24,28 @@ struct BroadcastShape {
   std::int64_t b_strides[kMaxRank] = {};
 };
 
-namespace cpu {
+namespace kernels {
 
 /// y[i] = op(x[i]). relu passes NaN on, as PyTorch does.
 template <class T>
-void unary_forward(UnaryOp op, std::int64_t n, const T* x, T* y);
+void unary_forward(Cpu, UnaryOp op, std::int64_t n, const T* x, T* y);
 
 /// grad_x[i] = grad_y[i] · op'(x[i]), from what the op saved: its input for `log`, its output for all others, nothing
 /// (null) for `neg`.
 template <class T>
-void unary_backward(UnaryOp op, std::int64_t n, const T* saved, const T* grad_y, T* grad_x);
+void unary_backward(Cpu, UnaryOp op, std::int64_t n, const T* saved, const T* grad_y, T* grad_x);
 
 /// out = a op b with broadcasting; `out` is contiguous over shape.sizes.
 template <class T>
-void binary(BinaryOp op, const BroadcastShape& shape, const T* a, const T* b, T* out);
+void binary(Cpu, BinaryOp op, const BroadcastShape& shape, const T* a, const T* b, T* out);
 
 /// y[i] = x[i] · scale + shift.
 template <class T>
-void affine(std::int64_t n, const T* x, T scale, T shift, T* y);
+void affine(Cpu, std::int64_t n, const T* x, T scale, T shift, T* y);
 
 /// y[i] += x[i] · scale.
 template <class T>
-void add_scaled(std::int64_t n, const T* x, T scale, T* y);
+void add_scaled(Cpu, std::int64_t n, const T* x, T scale, T* y);
 
-}  // namespace cpu
+}  // namespace kernels
 }  // namespace lockstep

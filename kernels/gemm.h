@@ -3,13 +3,15 @@
 
 #include <cstdint>
 
-namespace lockstep::cpu {
+#include <lockstep/core/base/device.h>
+
+namespace lockstep::kernels {
 
 /// C = op(A) · op(B) + beta · C with op(A) [m, k], op(B) [k, n], C [m, n]; op transposes when its flag is set; lda,
 /// ldb, ldc are the row strides of the matrices as stored. beta is 0 (C is not read) or 1. Empty sizes are fine: k = 0
 /// gives beta · C. float runs on oneDNN, double in plain loops. Allocates nothing in a steady state.
 template <class T>
-void gemm(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, const T* a,
+void gemm(Cpu, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, const T* a,
           std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc);
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

@@ -4,24 +4,26 @@
 
 #include <cstdint>
 
-namespace lockstep::cpu {
+#include <lockstep/core/base/device.h>
+
+namespace lockstep::kernels {
 
 /// out[o, i] = scale · Σ_j x[o, j, i]; an empty sum is 0.
 template <class T>
-void reduce_sum(std::int64_t outer, std::int64_t n, std::int64_t inner, const T* x, T scale, T* out);
+void reduce_sum(Cpu, std::int64_t outer, std::int64_t n, std::int64_t inner, const T* x, T scale, T* out);
 
 /// out[o, i] = max_j x[o, j, i] and its first index; a NaN wins, as in PyTorch. n ≥ 1. `out` or `index` may be null.
 template <class T>
-void reduce_max(std::int64_t outer, std::int64_t n, std::int64_t inner, const T* x, T* out, std::int64_t* index);
+void reduce_max(Cpu, std::int64_t outer, std::int64_t n, std::int64_t inner, const T* x, T* out, std::int64_t* index);
 
 /// grad_x[o, j, i] = grad_out[o, i] where j == index[o, i], else 0.
 template <class T>
-void reduce_max_backward(std::int64_t outer, std::int64_t n, std::int64_t inner, const T* grad_out,
+void reduce_max_backward(Cpu, std::int64_t outer, std::int64_t n, std::int64_t inner, const T* grad_out,
                          const std::int64_t* index, T* grad_x);
 
 /// The k largest of each row, largest first, equal values by lower index first, NaN above all. x [rows, n], values and
 /// index [rows, k], 1 ≤ k ≤ n.
 template <class T>
-void topk(std::int64_t rows, std::int64_t n, std::int64_t k, const T* x, T* values, std::int64_t* index);
+void topk(Cpu, std::int64_t rows, std::int64_t n, std::int64_t k, const T* x, T* values, std::int64_t* index);
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

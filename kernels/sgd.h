@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <span>
 
+#include <lockstep/core/base/device.h>
+
 namespace lockstep {
 
 /// One parameter with its gradient and momentum buffer (null when momentum is 0), n elements each.
@@ -25,12 +27,12 @@ struct SgdOptions {
   bool first_step = false;  // the momentum buffer is set to the gradient instead of being decayed
 };
 
-namespace cpu {
+namespace kernels {
 
 /// g = grad + weight_decay · param; buffer = first_step ? g : momentum · buffer + (1 − dampening) · g;
 /// param −= lr · (nesterov ? g + momentum · buffer : momentum ? buffer : g). Each tensor is read and written once.
 template <class T>
-void sgd_step(std::span<const SgdTensor<T>> tensors, const SgdOptions& options);
+void sgd_step(Cpu, std::span<const SgdTensor<T>> tensors, const SgdOptions& options);
 
-}  // namespace cpu
+}  // namespace kernels
 }  // namespace lockstep

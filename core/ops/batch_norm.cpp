@@ -1,8 +1,6 @@
 // Batch normalisation, alone and fused with a residual addition and ReLU.
 #include <lockstep/kernels/batch_norm.h>
 
-#include <cmath>
-
 #include <lockstep/core/base/check.h>
 #include <lockstep/core/dispatch.h>
 #include <lockstep/core/ops.h>
@@ -51,22 +49,17 @@ Tensor normalize(const char* op, const Tensor& x_any, const Tensor& weight, cons
   Tensor y = Tensor::empty(x.shape(), x.options());
   const TensorOptions per_channel{x.dtype(), x.device()};
   Tensor mean, invstd = Tensor::empty({channels}, per_channel);
-  dispatch_floating(op, x.dtype(), [&]<class T>() {
+  dispatch_floating(op, x, [&]<class T>(auto on) {
     const T* variance = nullptr;
     Tensor batch_variance;
     if (options.training) {
       mean = Tensor::empty({channels}, per_channel);
       batch_variance = Tensor::empty({channels}, per_channel);
-      cpu::batch_norm_statistics<T>(rows, channels, x.data<T>(), mean.data<T>(), batch_variance.data<T>());
+      kernels::batch_norm_statistics<T>(on, rows, channels, x.data<T>(), mean.data<T>(), batch_variance.data<T>());
       variance = batch_variance.data<T>();
       if (running_mean.defined()) {
-        const T momentum = static_cast<T>(options.momentum);
-        const T unbias = static_cast<T>(static_cast<double>(rows) / static_cast<double>(rows - 1));
-        T *m = running_mean.data<T>(), *v = running_var.data<T>();
-        for (std::int64_t c = 0; c < channels; ++c) {
-          m[c] = (T(1) - momentum) * m[c] + momentum * mean.data<T>()[c];
-          v[c] = (T(1) - momentum) * v[c] + momentum * (variance[c] * unbias);
-        }
+        kernels::batch_norm_update_running<T>(on, rows, channels, mean.data<T>(), variance, options.momentum,
+                                              running_mean.data<T>(), running_var.data<T>());
         detail::bump_version(running_mean);
         detail::bump_version(running_var);
       }
@@ -74,43 +67,43 @@ Tensor normalize(const char* op, const Tensor& x_any, const Tensor& weight, cons
       mean = running_mean.detach();
       variance = running_var.data<T>();
     }
-    for (std::int64_t c = 0; c < channels; ++c) {
-      invstd.data<T>()[c] = T(1) / std::sqrt(variance[c] + static_cast<T>(options.eps));
-    }
-    cpu::batch_norm_apply<T>(rows, channels, x.data<T>(), mean.data<T>(), invstd.data<T>(), weight.data<T>(),
-                             bias.data<T>(), residual.defined() ? residual.data<T>() : nullptr, relu, y.data<T>());
+    kernels::batch_norm_invstd<T>(on, channels, variance, options.eps, invstd.data<T>());
+    kernels::batch_norm_apply<T>(on, rows, channels, x.data<T>(), mean.data<T>(), invstd.data<T>(), weight.data<T>(),
+                                 bias.data<T>(), residual.defined() ? residual.data<T>() : nullptr, relu, y.data<T>());
   });
   if (!must_record(x, weight, bias, residual)) return y;
 
-  record(op, y, {&x, &weight, &bias, &residual},
-         [op, x = SavedTensor(x), w = SavedTensor(weight), mean = SavedTensor(mean), invstd = SavedTensor(invstd),
-          y = relu ? SavedTensor::output(y) : SavedTensor(Tensor()), rows, channels,
-          training = options.training](GradContext& ctx) {
-           const Tensor& saved_x = x.get(op);
-           const Tensor& saved_y = y.get(op);
-           Tensor grad = to_rows(ctx.grad);
-           ctx.grad = {};
-           // Both results could be written over the incoming gradient; it serves as the residual's, which passes it on
-           // as it is.
-           const bool reuse = detail::is_exclusive(grad);
-           Tensor grad_residual;
-           if (ctx.needs(3)) grad_residual = reuse ? grad : Tensor::empty(grad.shape(), grad.options());
-           Tensor grad_x = reuse && !ctx.needs(3) ? grad : Tensor::empty(grad.shape(), grad.options());
-           Tensor grad_w = Tensor::empty({channels}, {grad.dtype(), grad.device()});
-           Tensor grad_b = Tensor::empty({channels}, {grad.dtype(), grad.device()});
-           dispatch_floating(op, grad.dtype(), [&]<class T>() {
-             const auto backward = training ? cpu::batch_norm_backward<T> : cpu::batch_norm_backward_eval<T>;
-             backward(rows, channels, saved_x.data<T>(), saved_y.defined() ? saved_y.data<T>() : nullptr,
-                      grad.data<T>(), mean.get(op).data<T>(), invstd.get(op).data<T>(), w.get(op).data<T>(),
-                      grad_x.data<T>(), grad_residual.defined() ? grad_residual.data<T>() : nullptr, grad_w.data<T>(),
-                      grad_b.data<T>());
-           });
-           grad = {};
-           ctx.set(0, std::move(grad_x));
-           ctx.set(1, std::move(grad_w));
-           ctx.set(2, std::move(grad_b));
-           if (grad_residual.defined()) ctx.set(3, std::move(grad_residual));
-         });
+  record(
+      op, y, {&x, &weight, &bias, &residual},
+      [op, x = SavedTensor(x), w = SavedTensor(weight), mean = SavedTensor(mean), invstd = SavedTensor(invstd),
+       y = relu ? SavedTensor::output(y) : SavedTensor(Tensor()), rows, channels,
+       training = options.training](GradContext& ctx) {
+        const Tensor& saved_x = x.get(op);
+        const Tensor& saved_y = y.get(op);
+        Tensor grad = to_rows(ctx.grad);
+        ctx.grad = {};
+        // Both results could be written over the incoming gradient; it serves as the residual's, which passes it on
+        // as it is.
+        const bool reuse = detail::is_exclusive(grad);
+        Tensor grad_residual;
+        if (ctx.needs(3)) grad_residual = reuse ? grad : Tensor::empty(grad.shape(), grad.options());
+        Tensor grad_x = reuse && !ctx.needs(3) ? grad : Tensor::empty(grad.shape(), grad.options());
+        Tensor grad_w = Tensor::empty({channels}, {grad.dtype(), grad.device()});
+        Tensor grad_b = Tensor::empty({channels}, {grad.dtype(), grad.device()});
+        dispatch_floating(op, grad, [&]<class T>(auto on) {
+          const auto backward = [&](auto... args) {
+            training ? kernels::batch_norm_backward<T>(on, args...) : kernels::batch_norm_backward_eval<T>(on, args...);
+          };
+          backward(rows, channels, saved_x.data<T>(), saved_y.defined() ? saved_y.data<T>() : nullptr, grad.data<T>(),
+                   mean.get(op).data<T>(), invstd.get(op).data<T>(), w.get(op).data<T>(), grad_x.data<T>(),
+                   grad_residual.defined() ? grad_residual.data<T>() : nullptr, grad_w.data<T>(), grad_b.data<T>());
+        });
+        grad = {};
+        ctx.set(0, std::move(grad_x));
+        ctx.set(1, std::move(grad_w));
+        ctx.set(2, std::move(grad_b));
+        if (grad_residual.defined()) ctx.set(3, std::move(grad_residual));
+      });
   return y;
 }
 

@@ -84,30 +84,31 @@ Tensor conv2d(const Tensor& x_any, const Tensor& weight_any, const Tensor& bias,
   const Tensor weight = weight_any.to(Layout::channels_last);
   const TensorOptions last{x.dtype(), x.device(), Layout::channels_last};
   Tensor y = Tensor::empty({shape.n, shape.k, shape.p, shape.q}, last);
-  dispatch_floating("conv2d", x.dtype(), [&]<class T>() {
-    const Workspace workspace(cpu::conv2d_forward_workspace<T>(shape));
-    cpu::conv2d_forward<T>(shape, x.data<T>(), weight.data<T>(), bias.defined() ? bias.data<T>() : nullptr, y.data<T>(),
-                           workspace.get());
+  dispatch_floating("conv2d", x, [&]<class T>(auto on) {
+    const Workspace workspace(kernels::conv2d_forward_workspace<T>(on, shape));
+    kernels::conv2d_forward<T>(on, shape, x.data<T>(), weight.data<T>(), bias.defined() ? bias.data<T>() : nullptr,
+                               y.data<T>(), workspace.get());
   });
   if (must_record(x, weight, bias)) {
     record("conv2d", y, {&x, &weight, &bias},
            [shape, x = SavedTensor(x), w = SavedTensor(weight), last](GradContext& ctx) {
              const Tensor grad = ctx.grad.to(Layout::channels_last);
-             dispatch_floating("conv2d", grad.dtype(), [&]<class T>() {
+             dispatch_floating("conv2d", grad, [&]<class T>(auto on) {
                if (ctx.needs(1) || ctx.needs(2)) {
                  Tensor grad_w = Tensor::empty({shape.k, shape.c / shape.groups, shape.r, shape.s}, last);
                  Tensor grad_b = ctx.needs(2) ? Tensor::empty({shape.k}, {grad.dtype(), grad.device()}) : Tensor();
-                 const Workspace workspace(cpu::conv2d_backward_weight_workspace<T>(shape));
-                 cpu::conv2d_backward_weight<T>(shape, x.get("conv2d").data<T>(), grad.data<T>(), grad_w.data<T>(),
-                                                grad_b.defined() ? grad_b.data<T>() : nullptr, workspace.get());
+                 const Workspace workspace(kernels::conv2d_backward_weight_workspace<T>(on, shape));
+                 kernels::conv2d_backward_weight<T>(on, shape, x.get("conv2d").data<T>(), grad.data<T>(),
+                                                    grad_w.data<T>(), grad_b.defined() ? grad_b.data<T>() : nullptr,
+                                                    workspace.get());
                  ctx.set(1, std::move(grad_w));
                  if (grad_b.defined()) ctx.set(2, std::move(grad_b));
                }
                if (ctx.needs(0)) {
                  Tensor grad_x = Tensor::empty({shape.n, shape.c, shape.h, shape.w}, last);
-                 const Workspace workspace(cpu::conv2d_backward_data_workspace<T>(shape));
-                 cpu::conv2d_backward_data<T>(shape, grad.data<T>(), w.get("conv2d").data<T>(), grad_x.data<T>(),
-                                              workspace.get());
+                 const Workspace workspace(kernels::conv2d_backward_data_workspace<T>(on, shape));
+                 kernels::conv2d_backward_data<T>(on, shape, grad.data<T>(), w.get("conv2d").data<T>(),
+                                                  grad_x.data<T>(), workspace.get());
                  ctx.set(0, std::move(grad_x));
                }
              });

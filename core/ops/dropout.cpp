@@ -17,8 +17,9 @@ Tensor dropout(const Tensor& x, double p, bool training) {
   const std::uint64_t seed = generator.seed, stream = generator.draws++;
   const auto apply = [=](const Tensor& from) {
     Tensor to = Tensor::empty(from.shape(), from.options());
-    dispatch_floating("dropout", from.dtype(),
-                      [&]<class T>() { cpu::dropout<T>(from.numel(), from.data<T>(), p, seed, stream, to.data<T>()); });
+    dispatch_floating("dropout", from, [&]<class T>(auto on) {
+      kernels::dropout<T>(on, from.numel(), from.data<T>(), p, seed, stream, to.data<T>());
+    });
     return to;
   };
   Tensor y = apply(x);

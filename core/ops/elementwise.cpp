@@ -63,16 +63,16 @@ Tensor binary(const char* op, BinaryOp kind, const Tensor& a, const Tensor& b) {
   const Layout layout = last && shape.rank() == 4 ? Layout::channels_last : Layout::row_major;
   Tensor out = Tensor::empty(shape, {a.dtype(), a.device(), layout});
   const BroadcastShape plan = plan_broadcast(a, b, shape, layout);
-  dispatch_floating(op, a.dtype(),
-                    [&]<class T>() { cpu::binary<T>(kind, plan, a.data<T>(), b.data<T>(), out.data<T>()); });
+  dispatch_floating(
+      op, a, [&]<class T>(auto on) { kernels::binary<T>(on, kind, plan, a.data<T>(), b.data<T>(), out.data<T>()); });
   return out;
 }
 
 Tensor unary(const char* op, UnaryOp kind, const Tensor& x) {
   require_defined(op, x, "a tensor");
   Tensor y = Tensor::empty(x.shape(), x.options());
-  dispatch_floating(op, x.dtype(),
-                    [&]<class T>() { cpu::unary_forward<T>(kind, x.numel(), x.data<T>(), y.data<T>()); });
+  dispatch_floating(
+      op, x, [&]<class T>(auto on) { kernels::unary_forward<T>(on, kind, x.numel(), x.data<T>(), y.data<T>()); });
   if (must_record(x)) {
     const SavedTensor saved = kind == UnaryOp::neg   ? SavedTensor(Tensor())
                               : kind == UnaryOp::log ? SavedTensor(x)
@@ -82,9 +82,9 @@ Tensor unary(const char* op, UnaryOp kind, const Tensor& x) {
       Tensor grad = kept.defined() ? ctx.grad.to(kept.layout()) : std::move(ctx.grad);
       ctx.grad = {};
       Tensor grad_x = detail::is_exclusive(grad) ? grad : Tensor::empty(grad.shape(), grad.options());
-      dispatch_floating(op, grad.dtype(), [&]<class T>() {
-        cpu::unary_backward<T>(kind, grad.numel(), kept.defined() ? kept.data<T>() : nullptr, grad.data<T>(),
-                               grad_x.data<T>());
+      dispatch_floating(op, grad, [&]<class T>(auto on) {
+        kernels::unary_backward<T>(on, kind, grad.numel(), kept.defined() ? kept.data<T>() : nullptr, grad.data<T>(),
+                                   grad_x.data<T>());
       });
       grad = {};
       ctx.set(0, std::move(grad_x));
@@ -143,8 +143,8 @@ Tensor div(const Tensor& a, const Tensor& b) {
 Tensor affine(const Tensor& x, double scale, double shift) {
   require_defined("affine", x, "a tensor");
   Tensor y = Tensor::empty(x.shape(), x.options());
-  dispatch_floating("affine", x.dtype(), [&]<class T>() {
-    cpu::affine<T>(x.numel(), x.data<T>(), static_cast<T>(scale), static_cast<T>(shift), y.data<T>());
+  dispatch_floating("affine", x, [&]<class T>(auto on) {
+    kernels::affine<T>(on, x.numel(), x.data<T>(), static_cast<T>(scale), static_cast<T>(shift), y.data<T>());
   });
   if (must_record(x)) {
     record("affine", y, {&x}, [scale](GradContext& ctx) { ctx.set(0, affine(ctx.grad, scale, 0.0)); });

@@ -49,16 +49,16 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntr
   const bool reduced = options.reduction != Reduction::none;
   Tensor losses = Tensor::empty({rows}, plain);
   Tensor y = reduced ? Tensor::empty({}, plain) : losses;
-  dispatch_floating(kOp, logits.dtype(), [&]<class T>() {
+  dispatch_floating(kOp, logits, [&]<class T>(auto on) {
     const T smoothing = static_cast<T>(options.label_smoothing);
     if (indices) {
-      cpu::cross_entropy_forward<T>(rows, classes, logits.data<T>(), target.data<std::int64_t>(), options.ignore_index,
-                                    smoothing, losses.data<T>());
+      kernels::cross_entropy_forward<T>(on, rows, classes, logits.data<T>(), target.data<std::int64_t>(),
+                                        options.ignore_index, smoothing, losses.data<T>());
     } else {
-      cpu::cross_entropy_probabilities_forward<T>(rows, classes, logits.data<T>(), target.data<T>(), smoothing,
-                                                  losses.data<T>());
+      kernels::cross_entropy_probabilities_forward<T>(on, rows, classes, logits.data<T>(), target.data<T>(), smoothing,
+                                                      losses.data<T>());
     }
-    if (reduced) cpu::reduce_sum<T>(1, rows, 1, losses.data<T>(), static_cast<T>(scale), y.data<T>());
+    if (reduced) kernels::reduce_sum<T>(on, 1, rows, 1, losses.data<T>(), static_cast<T>(scale), y.data<T>());
   });
   if (!must_record(logits)) return y;
 
@@ -67,17 +67,19 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntr
           scale](GradContext& ctx) {
            const Tensor& saved_x = x.get(kOp);
            Tensor grad_x = Tensor::empty(saved_x.shape(), saved_x.options());
-           dispatch_floating(kOp, saved_x.dtype(), [&]<class T>() {
+           dispatch_floating(kOp, saved_x, [&]<class T>(auto on) {
              const T smoothing = static_cast<T>(options.label_smoothing);
              const Tensor grad_losses =
                  reduced ? Tensor::full({rows}, ctx.grad.item() * scale, {saved_x.dtype(), saved_x.device()})
                          : ctx.grad;
              if (indices) {
-               cpu::cross_entropy_backward<T>(rows, classes, saved_x.data<T>(), target.get(kOp).data<std::int64_t>(),
-                                              options.ignore_index, smoothing, grad_losses.data<T>(), grad_x.data<T>());
+               kernels::cross_entropy_backward<T>(on, rows, classes, saved_x.data<T>(),
+                                                  target.get(kOp).data<std::int64_t>(), options.ignore_index, smoothing,
+                                                  grad_losses.data<T>(), grad_x.data<T>());
              } else {
-               cpu::cross_entropy_probabilities_backward<T>(rows, classes, saved_x.data<T>(), target.get(kOp).data<T>(),
-                                                            smoothing, grad_losses.data<T>(), grad_x.data<T>());
+               kernels::cross_entropy_probabilities_backward<T>(on, rows, classes, saved_x.data<T>(),
+                                                                target.get(kOp).data<T>(), smoothing,
+                                                                grad_losses.data<T>(), grad_x.data<T>());
              }
            });
            ctx.set(0, std::move(grad_x));

@@ -15,10 +15,10 @@ Tensor multiply(const char* op, bool transpose_a, const Tensor& a, bool transpos
   const std::int64_t n = b.size(transpose_b ? -2 : -1);
   const std::int64_t batch = a.rank() == 3 ? a.size(0) : 1;
   Tensor c = Tensor::empty(a.rank() == 3 ? Shape{batch, m, n} : Shape{m, n}, {a.dtype(), a.device()});
-  dispatch_floating(op, a.dtype(), [&]<class T>() {
+  dispatch_floating(op, a, [&]<class T>(auto on) {
     for (std::int64_t i = 0; i < batch; ++i) {
-      cpu::gemm<T>(transpose_a, transpose_b, m, n, k, a.data<T>() + i * m * k, a.size(-1), b.data<T>() + i * k * n,
-                   b.size(-1), T(0), c.data<T>() + i * m * n, n);
+      kernels::gemm<T>(on, transpose_a, transpose_b, m, n, k, a.data<T>() + i * m * k, a.size(-1),
+                       b.data<T>() + i * k * n, b.size(-1), T(0), c.data<T>() + i * m * n, n);
     }
   });
   return c;
@@ -57,12 +57,12 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   std::int64_t rows = 1;
   for (int i = 0; i + 1 < x.rank(); ++i) rows *= x.size(i);
   Tensor y = Tensor::empty(x.shape().with(-1, out), {x.dtype(), x.device()});
-  dispatch_floating("linear", x.dtype(), [&]<class T>() {
+  dispatch_floating("linear", x, [&]<class T>(auto on) {
     if (bias.defined()) {
       for (std::int64_t row = 0; row < rows; ++row) std::copy_n(bias.data<T>(), out, y.data<T>() + row * out);
     }
-    cpu::gemm<T>(false, true, rows, out, in, plain.data<T>(), in, weight.data<T>(), in, bias.defined() ? T(1) : T(0),
-                 y.data<T>(), out);
+    kernels::gemm<T>(on, false, true, rows, out, in, plain.data<T>(), in, weight.data<T>(), in,
+                     bias.defined() ? T(1) : T(0), y.data<T>(), out);
   });
   if (must_record(plain, weight, bias)) {
     record("linear", y, {&plain, &weight, &bias},
@@ -70,22 +70,22 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
              const Tensor grad = ctx.grad.to(Layout::row_major);
              const Tensor& saved_x = x.get("linear");
              const Tensor& saved_w = w.get("linear");
-             dispatch_floating("linear", grad.dtype(), [&]<class T>() {
+             dispatch_floating("linear", grad, [&]<class T>(auto on) {
                if (ctx.needs(0)) {
                  Tensor grad_x = Tensor::empty(saved_x.shape(), saved_x.options());
-                 cpu::gemm<T>(false, false, rows, in, out, grad.data<T>(), out, saved_w.data<T>(), in, T(0),
-                              grad_x.data<T>(), in);
+                 kernels::gemm<T>(on, false, false, rows, in, out, grad.data<T>(), out, saved_w.data<T>(), in, T(0),
+                                  grad_x.data<T>(), in);
                  ctx.set(0, std::move(grad_x));
                }
                if (ctx.needs(1)) {
                  Tensor grad_w = Tensor::empty(saved_w.shape(), saved_w.options());
-                 cpu::gemm<T>(true, false, out, in, rows, grad.data<T>(), out, saved_x.data<T>(), in, T(0),
-                              grad_w.data<T>(), in);
+                 kernels::gemm<T>(on, true, false, out, in, rows, grad.data<T>(), out, saved_x.data<T>(), in, T(0),
+                                  grad_w.data<T>(), in);
                  ctx.set(1, std::move(grad_w));
                }
                if (ctx.needs(2)) {
                  Tensor grad_b = Tensor::empty({out}, {grad.dtype(), grad.device()});
-                 cpu::reduce_sum<T>(1, rows, out, grad.data<T>(), T(1), grad_b.data<T>());
+                 kernels::reduce_sum<T>(on, 1, rows, out, grad.data<T>(), T(1), grad_b.data<T>());
                  ctx.set(2, std::move(grad_b));
                }
              });

@@ -68,16 +68,16 @@ Tensor max_pool2d(const Tensor& x_any, const Pool2dOptions& options) {
   // int32 indices live in a byte tensor: int32 is no tensor dtype of its own.
   const Tensor argmax =
       Tensor::empty({y.numel() * static_cast<std::int64_t>(sizeof(std::int32_t))}, {.dtype = DType::uint8});
-  dispatch_floating("max_pool2d", x.dtype(), [&]<class T>() {
-    cpu::max_pool2d_forward<T>(shape, x.data<T>(), y.data<T>(), static_cast<std::int32_t*>(argmax.data_ptr()));
+  dispatch_floating("max_pool2d", x, [&]<class T>(auto on) {
+    kernels::max_pool2d_forward<T>(on, shape, x.data<T>(), y.data<T>(), static_cast<std::int32_t*>(argmax.data_ptr()));
   });
   if (must_record(x)) {
     record("max_pool2d", y, {&x}, [shape, argmax, options = x.options()](GradContext& ctx) {
       const Tensor grad = ctx.grad.to(Layout::channels_last);
       Tensor grad_x = Tensor::empty({shape.n, shape.c, shape.h, shape.w}, options);
-      dispatch_floating("max_pool2d", grad.dtype(), [&]<class T>() {
-        cpu::max_pool2d_backward<T>(shape, grad.data<T>(), static_cast<const std::int32_t*>(argmax.data_ptr()),
-                                    grad_x.data<T>());
+      dispatch_floating("max_pool2d", grad, [&]<class T>(auto on) {
+        kernels::max_pool2d_backward<T>(on, shape, grad.data<T>(), static_cast<const std::int32_t*>(argmax.data_ptr()),
+                                        grad_x.data<T>());
       });
       ctx.set(0, std::move(grad_x));
     });
@@ -91,14 +91,15 @@ Tensor avg_pool2d(const Tensor& x_any, const Pool2dOptions& options) {
                  options.dilation[0], options.dilation[1]);
   const Tensor x = x_any.to(Layout::channels_last);
   Tensor y = Tensor::empty({shape.n, shape.c, shape.p, shape.q}, x.options());
-  dispatch_floating("avg_pool2d", x.dtype(),
-                    [&]<class T>() { cpu::avg_pool2d_forward<T>(shape, x.data<T>(), y.data<T>()); });
+  dispatch_floating("avg_pool2d", x,
+                    [&]<class T>(auto on) { kernels::avg_pool2d_forward<T>(on, shape, x.data<T>(), y.data<T>()); });
   if (must_record(x)) {
     record("avg_pool2d", y, {&x}, [shape, options = x.options()](GradContext& ctx) {
       const Tensor grad = ctx.grad.to(Layout::channels_last);
       Tensor grad_x = Tensor::empty({shape.n, shape.c, shape.h, shape.w}, options);
-      dispatch_floating("avg_pool2d", grad.dtype(),
-                        [&]<class T>() { cpu::avg_pool2d_backward<T>(shape, grad.data<T>(), grad_x.data<T>()); });
+      dispatch_floating("avg_pool2d", grad, [&]<class T>(auto on) {
+        kernels::avg_pool2d_backward<T>(on, shape, grad.data<T>(), grad_x.data<T>());
+      });
       ctx.set(0, std::move(grad_x));
     });
   }
@@ -113,15 +114,15 @@ Tensor adaptive_avg_pool2d(const Tensor& x_any, Pair output) {
   const Tensor x = x_any.to(Layout::channels_last);
   const std::int64_t n = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3), p = output[0], q = output[1];
   Tensor y = Tensor::empty({n, c, p, q}, x.options());
-  dispatch_floating("adaptive_avg_pool2d", x.dtype(), [&]<class T>() {
-    cpu::adaptive_avg_pool2d_forward<T>(n, h, w, c, p, q, x.data<T>(), y.data<T>());
+  dispatch_floating("adaptive_avg_pool2d", x, [&]<class T>(auto on) {
+    kernels::adaptive_avg_pool2d_forward<T>(on, n, h, w, c, p, q, x.data<T>(), y.data<T>());
   });
   if (must_record(x)) {
     record("adaptive_avg_pool2d", y, {&x}, [n, h, w, c, p, q, options = x.options()](GradContext& ctx) {
       const Tensor grad = ctx.grad.to(Layout::channels_last);
       Tensor grad_x = Tensor::empty({n, c, h, w}, options);
-      dispatch_floating("adaptive_avg_pool2d", grad.dtype(), [&]<class T>() {
-        cpu::adaptive_avg_pool2d_backward<T>(n, h, w, c, p, q, grad.data<T>(), grad_x.data<T>());
+      dispatch_floating("adaptive_avg_pool2d", grad, [&]<class T>(auto on) {
+        kernels::adaptive_avg_pool2d_backward<T>(on, n, h, w, c, p, q, grad.data<T>(), grad_x.data<T>());
       });
       ctx.set(0, std::move(grad_x));
     });

@@ -29,8 +29,8 @@ Tensor sum_marked(const char* op, const Tensor& x, const Mask& marked, double sc
     for (int i = 0; i < shape.rank(); ++i) (i < first ? outer : i > last ? inner : n) *= shape[i];
     for (int i = first; i <= last; ++i) shape = shape.with(i, 1);
     Tensor out = Tensor::empty(shape, {y.dtype(), y.device(), Layout::row_major});
-    dispatch_floating(op, y.dtype(), [&]<class T>() {
-      cpu::reduce_sum<T>(outer, n, inner, y.data<T>(), scaled ? T(1) : static_cast<T>(scale), out.data<T>());
+    dispatch_floating(op, y, [&]<class T>(auto on) {
+      kernels::reduce_sum<T>(on, outer, n, inner, y.data<T>(), scaled ? T(1) : static_cast<T>(scale), out.data<T>());
     });
     scaled = true;
     y = out;
@@ -38,8 +38,8 @@ Tensor sum_marked(const char* op, const Tensor& x, const Mask& marked, double sc
   }
   if (scaled) return y;
   Tensor out = Tensor::empty(shape, y.options());  // a scaled copy: each element is a sum of one
-  dispatch_floating(op, y.dtype(), [&]<class T>() {
-    cpu::reduce_sum<T>(y.numel(), 1, 1, y.data<T>(), static_cast<T>(scale), out.data<T>());
+  dispatch_floating(op, y, [&]<class T>(auto on) {
+    kernels::reduce_sum<T>(on, y.numel(), 1, 1, y.data<T>(), static_cast<T>(scale), out.data<T>());
   });
   return out;
 }
@@ -139,16 +139,16 @@ std::pair<Tensor, Tensor> max_along(const char* op, const Tensor& x, int dim, bo
   Tensor values = Tensor::empty(shape, {.dtype = x.dtype()});
   Tensor index = Tensor::empty(shape, {.dtype = DType::int64});
   const detail::Around a(x.shape(), dim);
-  dispatch_floating(op, x.dtype(), [&]<class T>() {
-    cpu::reduce_max<T>(a.outer, a.size, a.inner, plain.data<T>(), values.data<T>(), index.data<std::int64_t>());
+  dispatch_floating(op, x, [&]<class T>(auto on) {
+    kernels::reduce_max<T>(on, a.outer, a.size, a.inner, plain.data<T>(), values.data<T>(), index.data<std::int64_t>());
   });
   if (must_record(x)) {
     record(op, values, {&x}, [op, a, shape = x.shape(), index = SavedTensor(index)](GradContext& ctx) {
       const Tensor grad = ctx.grad.to(Layout::row_major);
       Tensor grad_x = Tensor::empty(shape, {.dtype = grad.dtype()});
-      dispatch_floating(op, grad.dtype(), [&]<class T>() {
-        cpu::reduce_max_backward<T>(a.outer, a.size, a.inner, grad.data<T>(), index.get(op).data<std::int64_t>(),
-                                    grad_x.data<T>());
+      dispatch_floating(op, grad, [&]<class T>(auto on) {
+        kernels::reduce_max_backward<T>(on, a.outer, a.size, a.inner, grad.data<T>(),
+                                        index.get(op).data<std::int64_t>(), grad_x.data<T>());
       });
       ctx.set(0, std::move(grad_x));
     });
@@ -174,8 +174,8 @@ std::pair<Tensor, Tensor> topk(const Tensor& x, std::int64_t k) {
   const Shape shape = x.shape().with(-1, k);
   Tensor values = Tensor::empty(shape, {.dtype = x.dtype()});
   Tensor index = Tensor::empty(shape, {.dtype = DType::int64});
-  dispatch_floating("topk", x.dtype(), [&]<class T>() {
-    cpu::topk<T>(x.numel() / n, n, k, plain.data<T>(), values.data<T>(), index.data<std::int64_t>());
+  dispatch_floating("topk", x, [&]<class T>(auto on) {
+    kernels::topk<T>(on, x.numel() / n, n, k, plain.data<T>(), values.data<T>(), index.data<std::int64_t>());
   });
   return {values, index};
 }

@@ -14,16 +14,23 @@ Tensor over_last(const char* op, const Tensor& x_any, bool log) {
   const Tensor x = x_any.to(Layout::row_major);
   const std::int64_t n = x.size(-1), rows = x.numel() / std::max<std::int64_t>(n, 1);
   Tensor y = Tensor::empty(x.shape(), x.options());
-  dispatch_floating(op, x.dtype(), [&]<class T>() {
-    (log ? cpu::log_softmax_forward<T> : cpu::softmax_forward<T>)(rows, n, x.data<T>(), y.data<T>());
+  dispatch_floating(op, x, [&]<class T>(auto on) {
+    if (log) {
+      kernels::log_softmax_forward<T>(on, rows, n, x.data<T>(), y.data<T>());
+    } else {
+      kernels::softmax_forward<T>(on, rows, n, x.data<T>(), y.data<T>());
+    }
   });
   if (must_record(x)) {
     record(op, y, {&x}, [op, log, rows, n, y = SavedTensor::output(y)](GradContext& ctx) {
       const Tensor grad = ctx.grad.to(Layout::row_major);
       Tensor grad_x = Tensor::empty(grad.shape(), grad.options());
-      dispatch_floating(op, grad.dtype(), [&]<class T>() {
-        (log ? cpu::log_softmax_backward<T> : cpu::softmax_backward<T>)(rows, n, y.get(op).data<T>(), grad.data<T>(),
-                                                                        grad_x.data<T>());
+      dispatch_floating(op, grad, [&]<class T>(auto on) {
+        if (log) {
+          kernels::log_softmax_backward<T>(on, rows, n, y.get(op).data<T>(), grad.data<T>(), grad_x.data<T>());
+        } else {
+          kernels::softmax_backward<T>(on, rows, n, y.get(op).data<T>(), grad.data<T>(), grad_x.data<T>());
+        }
       });
       ctx.set(0, std::move(grad_x));
     });

@@ -101,7 +101,7 @@ Tensor transpose(const Tensor& x, int dim0, int dim1) {
     box.source_strides[i] = source[static_cast<std::size_t>(i)];
     box.target_strides[i] = target[static_cast<std::size_t>(i)];
   }
-  cpu::copy_strided(box, size_of(x.dtype()), x.data_ptr(), y.data_ptr());
+  dispatch(x, [&](auto on) { kernels::copy_strided(on, box, size_of(x.dtype()), x.data_ptr(), y.data_ptr()); });
   if (must_record(x)) {
     record("transpose", y, {&x}, [dim0, dim1](GradContext& ctx) { ctx.set(0, transpose(ctx.grad, dim0, dim1)); });
   }
@@ -197,7 +197,7 @@ Tensor broadcast_to(const Tensor& x, const Shape& shape) {
     box.source_strides[i] = repeated ? 0 : own[static_cast<std::size_t>(i - missing)];
     box.target_strides[i] = target[static_cast<std::size_t>(i)];
   }
-  cpu::copy_strided(box, size_of(x.dtype()), x.data_ptr(), y.data_ptr());
+  dispatch(x, [&](auto on) { kernels::copy_strided(on, box, size_of(x.dtype()), x.data_ptr(), y.data_ptr()); });
   if (must_record(x)) {
     record("broadcast_to", y, {&x}, [shape = x.shape()](GradContext& ctx) { ctx.set(0, sum_to(ctx.grad, shape)); });
   }

@@ -48,9 +48,9 @@ void step_group(const std::vector<Tensor>& params, std::vector<Tensor>& buffers,
     (is_new ? first : later).push_back({param.data<T>(), grads.back().data<T>(), buffer, param.numel()});
     detail::bump_version(param);
   }
-  if (!later.empty()) cpu::sgd_step<T>(later, options);
+  if (!later.empty()) kernels::sgd_step<T>(kOnCpu, later, options);
   options.first_step = true;
-  if (!first.empty()) cpu::sgd_step<T>(first, options);
+  if (!first.empty()) kernels::sgd_step<T>(kOnCpu, first, options);
 }
 
 /// The options that are saved, under PyTorch's names.

@@ -1,6 +1,7 @@
 #include <lockstep/kernels/batch_norm.h>
 
 #include <algorithm>
+#include <cmath>
 #include <type_traits>
 
 #include <lockstep/core/base/thread_pool.h>
@@ -12,7 +13,7 @@
 // rows that fits the first-level cache, in double over the blocks of a slab, then over the slabs; slabs are what
 // threads share, and all cuts depend on the sizes alone.
 
-namespace lockstep::cpu {
+namespace lockstep::kernels {
 namespace {
 
 constexpr std::int64_t kGrain = 1 << 14;  // elements
@@ -263,7 +264,7 @@ const double* reduce_backward(const Walk& walk, const T* x, const T* y, const T*
 }  // namespace
 
 template <class T>
-void batch_norm_statistics(std::int64_t rows, std::int64_t channels, const T* x, T* mean, T* variance) {
+void batch_norm_statistics(Cpu, std::int64_t rows, std::int64_t channels, const T* x, T* mean, T* variance) {
   const Walk walk(rows, channels);
   double* parts = scratch<double, kParts>(walk.slabs * (2 * channels + 1));
   double* counts = parts + walk.slabs * 2 * channels;
@@ -285,7 +286,23 @@ void batch_norm_statistics(std::int64_t rows, std::int64_t channels, const T* x,
 }
 
 template <class T>
-void batch_norm_apply(std::int64_t rows, std::int64_t channels, const T* x, const T* mean, const T* invstd,
+void batch_norm_update_running(Cpu, std::int64_t rows, std::int64_t channels, const T* mean, const T* variance,
+                               double momentum, T* running_mean, T* running_var) {
+  const T share = static_cast<T>(momentum);
+  const T unbias = static_cast<T>(static_cast<double>(rows) / static_cast<double>(rows - 1));
+  for (std::int64_t c = 0; c < channels; ++c) {
+    running_mean[c] = (T(1) - share) * running_mean[c] + share * mean[c];
+    running_var[c] = (T(1) - share) * running_var[c] + share * (variance[c] * unbias);
+  }
+}
+
+template <class T>
+void batch_norm_invstd(Cpu, std::int64_t channels, const T* variance, double eps, T* invstd) {
+  for (std::int64_t c = 0; c < channels; ++c) invstd[c] = T(1) / std::sqrt(variance[c] + static_cast<T>(eps));
+}
+
+template <class T>
+void batch_norm_apply(Cpu, std::int64_t rows, std::int64_t channels, const T* x, const T* mean, const T* invstd,
                       const T* weight, const T* bias, const T* residual, bool relu, T* y) {
   if (rows == 0) return;
   const Walk walk(rows, channels);
@@ -304,7 +321,7 @@ void batch_norm_apply(std::int64_t rows, std::int64_t channels, const T* x, cons
 }
 
 template <class T>
-void batch_norm_backward(std::int64_t rows, std::int64_t channels, const T* x, const T* y, const T* grad_y,
+void batch_norm_backward(Cpu, std::int64_t rows, std::int64_t channels, const T* x, const T* y, const T* grad_y,
                          const T* mean, const T* invstd, const T* weight, T* grad_x, T* grad_residual, T* grad_weight,
                          T* grad_bias) {
   const Walk walk(rows, channels);
@@ -332,7 +349,7 @@ void batch_norm_backward(std::int64_t rows, std::int64_t channels, const T* x, c
 }
 
 template <class T>
-void batch_norm_backward_eval(std::int64_t rows, std::int64_t channels, const T* x, const T* y, const T* grad_y,
+void batch_norm_backward_eval(Cpu, std::int64_t rows, std::int64_t channels, const T* x, const T* y, const T* grad_y,
                               const T* mean, const T* invstd, const T* weight, T* grad_x, T* grad_residual,
                               T* grad_weight, T* grad_bias) {
   if (rows == 0) {
@@ -355,15 +372,17 @@ void batch_norm_backward_eval(std::int64_t rows, std::int64_t channels, const T*
   });
 }
 
-#define LOCKSTEP_INSTANTIATE(T)                                                                                      \
-  template void batch_norm_statistics<T>(std::int64_t, std::int64_t, const T*, T*, T*);                              \
-  template void batch_norm_apply<T>(std::int64_t, std::int64_t, const T*, const T*, const T*, const T*, const T*,    \
-                                    const T*, bool, T*);                                                             \
-  template void batch_norm_backward<T>(std::int64_t, std::int64_t, const T*, const T*, const T*, const T*, const T*, \
-                                       const T*, T*, T*, T*, T*);                                                    \
-  template void batch_norm_backward_eval<T>(std::int64_t, std::int64_t, const T*, const T*, const T*, const T*,      \
+#define LOCKSTEP_INSTANTIATE(T)                                                                                        \
+  template void batch_norm_statistics<T>(Cpu, std::int64_t, std::int64_t, const T*, T*, T*);                           \
+  template void batch_norm_update_running<T>(Cpu, std::int64_t, std::int64_t, const T*, const T*, double, T*, T*);     \
+  template void batch_norm_invstd<T>(Cpu, std::int64_t, const T*, double, T*);                                         \
+  template void batch_norm_apply<T>(Cpu, std::int64_t, std::int64_t, const T*, const T*, const T*, const T*, const T*, \
+                                    const T*, bool, T*);                                                               \
+  template void batch_norm_backward<T>(Cpu, std::int64_t, std::int64_t, const T*, const T*, const T*, const T*,        \
+                                       const T*, const T*, T*, T*, T*, T*);                                            \
+  template void batch_norm_backward_eval<T>(Cpu, std::int64_t, std::int64_t, const T*, const T*, const T*, const T*,   \
                                             const T*, const T*, T*, T*, T*, T*);
 LOCKSTEP_INSTANTIATE(float)
 LOCKSTEP_INSTANTIATE(double)
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

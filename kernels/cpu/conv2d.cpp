@@ -13,7 +13,7 @@
 #include <lockstep/kernels/cpu/conv2d_internal.h>
 #include <lockstep/kernels/cpu/conv2d_onednn.h>
 
-namespace lockstep::cpu {
+namespace lockstep::kernels {
 namespace {
 
 using conv2d::OnednnPlan;
@@ -81,22 +81,22 @@ std::shared_ptr<const Plan> find_plan(const Conv2dShape& shape, Pass pass) {
 }  // namespace
 
 template <>
-std::size_t conv2d_forward_workspace<float>(const Conv2dShape& shape) {
+std::size_t conv2d_forward_workspace<float>(Cpu, const Conv2dShape& shape) {
   return find_plan(shape, Pass::kForward)->workspace();
 }
 
 template <>
-std::size_t conv2d_backward_data_workspace<float>(const Conv2dShape& shape) {
+std::size_t conv2d_backward_data_workspace<float>(Cpu, const Conv2dShape& shape) {
   return find_plan(shape, Pass::kBackwardData)->workspace();
 }
 
 template <>
-std::size_t conv2d_backward_weight_workspace<float>(const Conv2dShape& shape) {
+std::size_t conv2d_backward_weight_workspace<float>(Cpu, const Conv2dShape& shape) {
   return find_plan(shape, Pass::kBackwardWeight)->workspace();
 }
 
 template <>
-void conv2d_forward<float>(const Conv2dShape& shape, const float* x, const float* w, const float* bias, float* y,
+void conv2d_forward<float>(Cpu, const Conv2dShape& shape, const float* x, const float* w, const float* bias, float* y,
                            void* workspace) {
   const auto plan = find_plan(shape, Pass::kForward);
   switch (plan->method) {
@@ -107,7 +107,7 @@ void conv2d_forward<float>(const Conv2dShape& shape, const float* x, const float
 }
 
 template <>
-void conv2d_backward_data<float>(const Conv2dShape& shape, const float* grad_y, const float* w, float* grad_x,
+void conv2d_backward_data<float>(Cpu, const Conv2dShape& shape, const float* grad_y, const float* w, float* grad_x,
                                  void* workspace) {
   const auto plan = find_plan(shape, Pass::kBackwardData);
   switch (plan->method) {
@@ -118,7 +118,7 @@ void conv2d_backward_data<float>(const Conv2dShape& shape, const float* grad_y, 
 }
 
 template <>
-void conv2d_backward_weight<float>(const Conv2dShape& shape, const float* x, const float* grad_y, float* grad_w,
+void conv2d_backward_weight<float>(Cpu, const Conv2dShape& shape, const float* x, const float* grad_y, float* grad_w,
                                    float* grad_bias, void* workspace) {
   if (grad_bias != nullptr) conv2d::bias_gradient(shape.n * shape.p * shape.q, shape.k, grad_y, grad_bias);
   const auto plan = find_plan(shape, Pass::kBackwardWeight);
@@ -130,37 +130,37 @@ void conv2d_backward_weight<float>(const Conv2dShape& shape, const float* x, con
 }
 
 template <>
-std::size_t conv2d_forward_workspace<double>(const Conv2dShape&) {
+std::size_t conv2d_forward_workspace<double>(Cpu, const Conv2dShape&) {
   return 0;
 }
 
 template <>
-std::size_t conv2d_backward_data_workspace<double>(const Conv2dShape&) {
+std::size_t conv2d_backward_data_workspace<double>(Cpu, const Conv2dShape&) {
   return 0;
 }
 
 template <>
-std::size_t conv2d_backward_weight_workspace<double>(const Conv2dShape&) {
+std::size_t conv2d_backward_weight_workspace<double>(Cpu, const Conv2dShape&) {
   return 0;
 }
 
 template <>
-void conv2d_forward<double>(const Conv2dShape& shape, const double* x, const double* w, const double* bias, double* y,
-                            void*) {
+void conv2d_forward<double>(Cpu, const Conv2dShape& shape, const double* x, const double* w, const double* bias,
+                            double* y, void*) {
   conv2d::reference_forward(shape, x, w, bias, y);
 }
 
 template <>
-void conv2d_backward_data<double>(const Conv2dShape& shape, const double* grad_y, const double* w, double* grad_x,
+void conv2d_backward_data<double>(Cpu, const Conv2dShape& shape, const double* grad_y, const double* w, double* grad_x,
                                   void*) {
   conv2d::reference_backward_data(shape, grad_y, w, grad_x);
 }
 
 template <>
-void conv2d_backward_weight<double>(const Conv2dShape& shape, const double* x, const double* grad_y, double* grad_w,
-                                    double* grad_bias, void*) {
+void conv2d_backward_weight<double>(Cpu, const Conv2dShape& shape, const double* x, const double* grad_y,
+                                    double* grad_w, double* grad_bias, void*) {
   if (grad_bias != nullptr) conv2d::bias_gradient(shape.n * shape.p * shape.q, shape.k, grad_y, grad_bias);
   conv2d::reference_backward_weight(shape, x, grad_y, grad_w);
 }
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

@@ -3,7 +3,7 @@
 
 #include <lockstep/kernels/conv2d.h>
 
-namespace lockstep::cpu::conv2d {
+namespace lockstep::kernels::conv2d {
 
 /// Plain loops for every shape, empty ones included: rows of input patches are gathered and multiplied by gemm. The
 /// work is cut by sizes alone, so with gemm<double> the bits do not depend on the number of threads.
@@ -25,4 +25,4 @@ void positions_forward(const Conv2dShape& shape, const float* x, const float* w,
 void positions_backward_data(const Conv2dShape& shape, const float* grad_y, const float* w, float* grad_x);
 void positions_backward_weight(const Conv2dShape& shape, const float* x, const float* grad_y, float* grad_w);
 
-}  // namespace lockstep::cpu::conv2d
+}  // namespace lockstep::kernels::conv2d

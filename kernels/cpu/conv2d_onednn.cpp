@@ -7,7 +7,7 @@
 #include <lockstep/core/base/thread_pool.h>
 #include <lockstep/kernels/cpu/multiversion.h>
 
-namespace lockstep::cpu::conv2d {
+namespace lockstep::kernels::conv2d {
 namespace {
 
 using dnnl::memory;
@@ -326,4 +326,4 @@ void OnednnPlan::backward_weight(const float* x, const float* grad_y, float* gra
   });
 }
 
-}  // namespace lockstep::cpu::conv2d
+}  // namespace lockstep::kernels::conv2d

@@ -14,7 +14,7 @@
 #include <lockstep/kernels/conv2d.h>
 #include <lockstep/kernels/cpu/onednn_utils.h>
 
-namespace lockstep::cpu::conv2d {
+namespace lockstep::kernels::conv2d {
 
 enum class Pass : std::int64_t { kForward, kBackwardData, kBackwardWeight };
 
@@ -75,4 +75,4 @@ class OnednnPlan {
   std::size_t packed_bytes_ = 0, scratchpad_bytes_ = 0, zeros_offset_ = 0, workspace_ = 0;
 };
 
-}  // namespace lockstep::cpu::conv2d
+}  // namespace lockstep::kernels::conv2d

@@ -4,7 +4,7 @@
 #include <lockstep/kernels/cpu/conv2d_internal.h>
 #include <lockstep/kernels/cpu/onednn_utils.h>
 
-namespace lockstep::cpu::conv2d {
+namespace lockstep::kernels::conv2d {
 namespace {
 
 /// Half-open.
@@ -133,4 +133,4 @@ void positions_backward_weight(const Conv2dShape& d, const float* x, const float
   });
 }
 
-}  // namespace lockstep::cpu::conv2d
+}  // namespace lockstep::kernels::conv2d

@@ -6,7 +6,7 @@
 #include <lockstep/kernels/cpu/scratch.h>
 #include <lockstep/kernels/gemm.h>
 
-namespace lockstep::cpu::conv2d {
+namespace lockstep::kernels::conv2d {
 namespace {
 
 constexpr std::int64_t kTile = 64;  // output positions whose patches are gathered at a time
@@ -58,7 +58,7 @@ void reference_forward(const Conv2dShape& d, const T* x, const T* w, const T* bi
       const std::int64_t begin = tile * kTile, end = std::min(begin + kTile, positions);
       for (std::int64_t g = 0; g < d.groups; ++g) {
         gather(d, g, begin, end, 0, d.r, x, patches);
-        gemm<T>(false, true, end - begin, outputs, depth, patches, depth, w + g * outputs * depth, depth, T(0),
+        gemm<T>(kOnCpu, false, true, end - begin, outputs, depth, patches, depth, w + g * outputs * depth, depth, T(0),
                 y + begin * d.k + g * outputs, d.k);
       }
       if (bias == nullptr) continue;
@@ -84,7 +84,7 @@ void reference_backward_data(const Conv2dShape& d, const T* grad_y, const T* w, 
       for (std::int64_t begin = n * image; begin < last; begin += kTile) {
         const std::int64_t end = std::min(begin + kTile, last);
         for (std::int64_t g = 0; g < d.groups; ++g) {
-          gemm<T>(false, false, end - begin, depth, outputs, grad_y + begin * d.k + g * outputs, d.k,
+          gemm<T>(kOnCpu, false, false, end - begin, depth, outputs, grad_y + begin * d.k + g * outputs, d.k,
                   w + g * outputs * depth, depth, T(0), patches, depth);
           for_each_tap(d, begin, end, 0, d.r, [&](std::int64_t row, std::int64_t tap, std::int64_t pixel) {
             if (pixel < 0) return;
@@ -112,11 +112,12 @@ void reference_backward_weight(const Conv2dShape& d, const T* x, const T* grad_y
       const std::int64_t r = task % d.r, block = task / d.r % blocks, g = task / d.r / blocks;
       const std::int64_t k = g * outputs + block * kOutputs, count = std::min(kOutputs, outputs - block * kOutputs);
       T* to = grad_w + k * depth + r * row;
-      gemm<T>(false, false, count, row, 0, nullptr, 0, nullptr, 0, T(0), to, depth);  // zeros
+      gemm<T>(kOnCpu, false, false, count, row, 0, nullptr, 0, nullptr, 0, T(0), to, depth);  // zeros
       for (std::int64_t begin = 0; begin < positions; begin += kTile) {
         const std::int64_t end = std::min(begin + kTile, positions);
         gather(d, g, begin, end, r, r + 1, x, patches);
-        gemm<T>(true, false, count, row, end - begin, grad_y + begin * d.k + k, d.k, patches, row, T(1), to, depth);
+        gemm<T>(kOnCpu, true, false, count, row, end - begin, grad_y + begin * d.k + k, d.k, patches, row, T(1), to,
+                depth);
       }
     }
   });
@@ -147,4 +148,4 @@ template void reference_backward_weight(const Conv2dShape&, const double*, const
 template void bias_gradient(std::int64_t, std::int64_t, const float*, float*);
 template void bias_gradient(std::int64_t, std::int64_t, const double*, double*);
 
-}  // namespace lockstep::cpu::conv2d
+}  // namespace lockstep::kernels::conv2d

@@ -11,7 +11,7 @@
 #include <lockstep/core/base/thread_pool.h>
 #include <lockstep/kernels/cpu/multiversion.h>
 
-namespace lockstep::cpu {
+namespace lockstep::kernels {
 namespace {
 
 constexpr std::int64_t kGrain = 1 << 15;  // elements
@@ -229,7 +229,7 @@ void with_dtype(DType dtype, F&& f) {
 
 }  // namespace
 
-void copy_strided(const StridedCopy& box, std::size_t element_size, const void* source, void* target) {
+void copy_strided(Cpu, const StridedCopy& box, std::size_t element_size, const void* source, void* target) {
   for (int d = 0; d < box.rank; ++d) {
     if (box.sizes[d] == 0) return;
   }
@@ -238,18 +238,18 @@ void copy_strided(const StridedCopy& box, std::size_t element_size, const void* 
                [&]<class E>(E) { copy_box(simple, static_cast<const E*>(source), static_cast<E*>(target)); });
 }
 
-void transpose(std::int64_t batch, std::int64_t rows, std::int64_t cols, std::size_t element_size, const void* source,
-               void* target) {
+void transpose(Cpu, std::int64_t batch, std::int64_t rows, std::int64_t cols, std::size_t element_size,
+               const void* source, void* target) {
   StridedCopy box;
   box.rank = 3;
   const std::int64_t sizes[] = {batch, cols, rows}, from[] = {rows * cols, 1, cols}, to[] = {rows * cols, rows, 1};
   std::copy_n(sizes, 3, box.sizes);
   std::copy_n(from, 3, box.source_strides);
   std::copy_n(to, 3, box.target_strides);
-  copy_strided(box, element_size, source, target);
+  copy_strided(kOnCpu, box, element_size, source, target);
 }
 
-void cast(std::int64_t n, DType source_dtype, const void* source, DType target_dtype, void* target) {
+void cast(Cpu, std::int64_t n, DType source_dtype, const void* source, DType target_dtype, void* target) {
   with_dtype(source_dtype, [&]<class From>(From) {
     with_dtype(target_dtype, [&]<class To>(To) {
       parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
@@ -265,7 +265,7 @@ void cast(std::int64_t n, DType source_dtype, const void* source, DType target_d
   });
 }
 
-void fill(std::int64_t n, DType dtype, double value, void* target) {
+void fill(Cpu, std::int64_t n, DType dtype, double value, void* target) {
   with_dtype(dtype, [&]<class To>(To) {
     const To converted = convert<To>(value);
     parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
@@ -274,4 +274,4 @@ void fill(std::int64_t n, DType dtype, double value, void* target) {
   });
 }
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

@@ -8,7 +8,7 @@
 
 // −log_softmax(x)_c is computed as (max − x_c) + log Σ e^(x − max): exact where logits are huge.
 
-namespace lockstep::cpu {
+namespace lockstep::kernels {
 namespace {
 
 template <class T>
@@ -91,7 +91,7 @@ LOCKSTEP_MULTIVERSION void probability_backward_rows(std::int64_t begin, std::in
 }  // namespace
 
 template <class T>
-void cross_entropy_forward(std::int64_t rows, std::int64_t classes, const T* logits, const std::int64_t* target,
+void cross_entropy_forward(Cpu, std::int64_t rows, std::int64_t classes, const T* logits, const std::int64_t* target,
                            std::int64_t ignore_index, T smoothing, T* loss) {
   parallel_for(rows, row_grain(classes), [=](std::int64_t begin, std::int64_t end) {
     index_forward_rows(begin, end, classes, logits, target, ignore_index, smoothing, loss);
@@ -99,7 +99,7 @@ void cross_entropy_forward(std::int64_t rows, std::int64_t classes, const T* log
 }
 
 template <class T>
-void cross_entropy_backward(std::int64_t rows, std::int64_t classes, const T* logits, const std::int64_t* target,
+void cross_entropy_backward(Cpu, std::int64_t rows, std::int64_t classes, const T* logits, const std::int64_t* target,
                             std::int64_t ignore_index, T smoothing, const T* grad_loss, T* grad_logits) {
   parallel_for(rows, row_grain(classes), [=](std::int64_t begin, std::int64_t end) {
     index_backward_rows(begin, end, classes, logits, target, ignore_index, smoothing, grad_loss, grad_logits);
@@ -107,7 +107,7 @@ void cross_entropy_backward(std::int64_t rows, std::int64_t classes, const T* lo
 }
 
 template <class T>
-void cross_entropy_probabilities_forward(std::int64_t rows, std::int64_t classes, const T* logits, const T* target,
+void cross_entropy_probabilities_forward(Cpu, std::int64_t rows, std::int64_t classes, const T* logits, const T* target,
                                          T smoothing, T* loss) {
   parallel_for(rows, row_grain(classes), [=](std::int64_t begin, std::int64_t end) {
     probability_forward_rows(begin, end, classes, logits, target, smoothing, loss);
@@ -115,22 +115,22 @@ void cross_entropy_probabilities_forward(std::int64_t rows, std::int64_t classes
 }
 
 template <class T>
-void cross_entropy_probabilities_backward(std::int64_t rows, std::int64_t classes, const T* logits, const T* target,
-                                          T smoothing, const T* grad_loss, T* grad_logits) {
+void cross_entropy_probabilities_backward(Cpu, std::int64_t rows, std::int64_t classes, const T* logits,
+                                          const T* target, T smoothing, const T* grad_loss, T* grad_logits) {
   parallel_for(rows, row_grain(classes), [=](std::int64_t begin, std::int64_t end) {
     probability_backward_rows(begin, end, classes, logits, target, smoothing, grad_loss, grad_logits);
   });
 }
 
-#define LOCKSTEP_INSTANTIATE(T)                                                                                       \
-  template void cross_entropy_forward<T>(std::int64_t, std::int64_t, const T*, const std::int64_t*, std::int64_t, T,  \
-                                         T*);                                                                         \
-  template void cross_entropy_backward<T>(std::int64_t, std::int64_t, const T*, const std::int64_t*, std::int64_t, T, \
-                                          const T*, T*);                                                              \
-  template void cross_entropy_probabilities_forward<T>(std::int64_t, std::int64_t, const T*, const T*, T, T*);        \
-  template void cross_entropy_probabilities_backward<T>(std::int64_t, std::int64_t, const T*, const T*, T, const T*,  \
-                                                        T*);
+#define LOCKSTEP_INSTANTIATE(T)                                                                                        \
+  template void cross_entropy_forward<T>(Cpu, std::int64_t, std::int64_t, const T*, const std::int64_t*, std::int64_t, \
+                                         T, T*);                                                                       \
+  template void cross_entropy_backward<T>(Cpu, std::int64_t, std::int64_t, const T*, const std::int64_t*,              \
+                                          std::int64_t, T, const T*, T*);                                              \
+  template void cross_entropy_probabilities_forward<T>(Cpu, std::int64_t, std::int64_t, const T*, const T*, T, T*);    \
+  template void cross_entropy_probabilities_backward<T>(Cpu, std::int64_t, std::int64_t, const T*, const T*, T,        \
+                                                        const T*, T*);
 LOCKSTEP_INSTANTIATE(float)
 LOCKSTEP_INSTANTIATE(double)
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

@@ -10,7 +10,7 @@
 // Loops carry `ivdep` because buffers may be the same: the compiler's own overlap check would take the scalar loop
 // then.
 
-namespace lockstep::cpu {
+namespace lockstep::kernels {
 namespace {
 
 constexpr std::int64_t kGrain = 1 << 15;       // elements: some ten microseconds of memory traffic
@@ -150,7 +150,7 @@ void binary_with(const BroadcastShape& shape, const T* a, const T* b, T* out, F 
 }  // namespace
 
 template <class T>
-void unary_forward(UnaryOp op, std::int64_t n, const T* x, T* y) {
+void unary_forward(Cpu, UnaryOp op, std::int64_t n, const T* x, T* y) {
   switch (op) {
     case UnaryOp::neg: return parallel_map(n, kGrain, x, y, [](T v) { return -v; });
     case UnaryOp::exp: return parallel_map(n, kHeavyGrain, x, y, [](T v) { return vector_exp(v); });
@@ -163,7 +163,7 @@ void unary_forward(UnaryOp op, std::int64_t n, const T* x, T* y) {
 }
 
 template <class T>
-void unary_backward(UnaryOp op, std::int64_t n, const T* saved, const T* grad_y, T* grad_x) {
+void unary_backward(Cpu, UnaryOp op, std::int64_t n, const T* saved, const T* grad_y, T* grad_x) {
   switch (op) {
     case UnaryOp::neg: return parallel_map(n, kGrain, grad_y, grad_x, [](T g) { return -g; });
     case UnaryOp::exp: return parallel_map2(n, saved, grad_y, grad_x, [](T y, T g) { return g * y; });
@@ -176,7 +176,7 @@ void unary_backward(UnaryOp op, std::int64_t n, const T* saved, const T* grad_y,
 }
 
 template <class T>
-void binary(BinaryOp op, const BroadcastShape& shape, const T* a, const T* b, T* out) {
+void binary(Cpu, BinaryOp op, const BroadcastShape& shape, const T* a, const T* b, T* out) {
   switch (op) {
     case BinaryOp::add: return binary_with(shape, a, b, out, Add{});
     case BinaryOp::sub: return binary_with(shape, a, b, out, Sub{});
@@ -186,22 +186,22 @@ void binary(BinaryOp op, const BroadcastShape& shape, const T* a, const T* b, T*
 }
 
 template <class T>
-void affine(std::int64_t n, const T* x, T scale, T shift, T* y) {
+void affine(Cpu, std::int64_t n, const T* x, T scale, T shift, T* y) {
   parallel_map(n, kGrain, x, y, [=](T v) { return v * scale + shift; });
 }
 
 template <class T>
-void add_scaled(std::int64_t n, const T* x, T scale, T* y) {
+void add_scaled(Cpu, std::int64_t n, const T* x, T scale, T* y) {
   parallel_map2(n, x, y, y, [=](T a, T b) { return b + a * scale; });
 }
 
-#define LOCKSTEP_INSTANTIATE(T)                                                     \
-  template void unary_forward<T>(UnaryOp, std::int64_t, const T*, T*);              \
-  template void unary_backward<T>(UnaryOp, std::int64_t, const T*, const T*, T*);   \
-  template void binary<T>(BinaryOp, const BroadcastShape&, const T*, const T*, T*); \
-  template void affine<T>(std::int64_t, const T*, T, T, T*);                        \
-  template void add_scaled<T>(std::int64_t, const T*, T, T*);
+#define LOCKSTEP_INSTANTIATE(T)                                                          \
+  template void unary_forward<T>(Cpu, UnaryOp, std::int64_t, const T*, T*);              \
+  template void unary_backward<T>(Cpu, UnaryOp, std::int64_t, const T*, const T*, T*);   \
+  template void binary<T>(Cpu, BinaryOp, const BroadcastShape&, const T*, const T*, T*); \
+  template void affine<T>(Cpu, std::int64_t, const T*, T, T, T*);                        \
+  template void add_scaled<T>(Cpu, std::int64_t, const T*, T, T*);
 LOCKSTEP_INSTANTIATE(float)
 LOCKSTEP_INSTANTIATE(double)
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

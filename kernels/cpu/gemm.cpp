@@ -7,7 +7,7 @@
 #include <lockstep/kernels/cpu/onednn_utils.h>
 #include <lockstep/kernels/cpu/scratch.h>
 
-namespace lockstep::cpu {
+namespace lockstep::kernels {
 namespace {
 
 /// A matrix as op() presents it: element (i, j) stands at data[i · row + j · column].
@@ -116,8 +116,9 @@ void compute_tile(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<double>
 }  // namespace
 
 template <>
-void gemm<float>(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
-                 std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc) {
+void gemm<float>(Cpu, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
+                 const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c,
+                 std::int64_t ldc) {
   if (m <= 0 || n <= 0) return;
   if (k <= 0) return scale(m, n, beta, c, ldc);
   const Matrix<float> op_a(a, lda, transpose_a), op_b(b, ldb, transpose_b);
@@ -141,8 +142,9 @@ void gemm<float>(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_
 }
 
 template <>
-void gemm<double>(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, const double* a,
-                  std::int64_t lda, const double* b, std::int64_t ldb, double beta, double* c, std::int64_t ldc) {
+void gemm<double>(Cpu, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
+                  const double* a, std::int64_t lda, const double* b, std::int64_t ldb, double beta, double* c,
+                  std::int64_t ldc) {
   if (m <= 0 || n <= 0) return;
   if (k <= 0) return scale(m, n, beta, c, ldc);
   const Matrix<double> op_a(a, lda, transpose_a), op_b(b, ldb, transpose_b);
@@ -162,4 +164,4 @@ void gemm<double>(bool transpose_a, bool transpose_b, std::int64_t m, std::int64
   });
 }
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

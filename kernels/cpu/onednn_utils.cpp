@@ -4,7 +4,7 @@
 
 #include <lockstep/core/base/check.h>
 
-namespace lockstep::cpu::onednn {
+namespace lockstep::kernels::onednn {
 namespace {
 
 void check(dnnl_status_t status, const char* op) {
@@ -57,4 +57,4 @@ void sgemm(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, s
         "gemm");
 }
 
-}  // namespace lockstep::cpu::onednn
+}  // namespace lockstep::kernels::onednn

@@ -15,7 +15,7 @@
 #error "Lockstep is written for oneDNN 2.6 or a later 2.x (Debian 12: libdnnl-dev); version 3 has another API"
 #endif
 
-namespace lockstep::cpu::onednn {
+namespace lockstep::kernels::onednn {
 
 /// While it lives, oneDNN creates and runs primitives for one thread on the calling thread.
 class SingleThread {
@@ -49,4 +49,4 @@ void execute(const char* op, const dnnl::primitive& primitive, std::initializer_
 void sgemm(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
            std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc);
 
-}  // namespace lockstep::cpu::onednn
+}  // namespace lockstep::kernels::onednn

@@ -9,7 +9,7 @@
 // Forward passes go over output pixels, backward passes gather over input pixels: each output is written by one thread,
 // in an order that depends on the shape alone.
 
-namespace lockstep::cpu {
+namespace lockstep::kernels {
 namespace {
 
 constexpr std::int64_t kGrain = 1 << 14;  // elements
@@ -234,31 +234,31 @@ LOCKSTEP_MULTIVERSION void adaptive_backward_pixels(std::int64_t begin, std::int
 }  // namespace
 
 template <class T>
-void max_pool2d_forward(const Pool2dShape& s, const T* x, T* y, std::int32_t* argmax) {
+void max_pool2d_forward(Cpu, const Pool2dShape& s, const T* x, T* y, std::int32_t* argmax) {
   parallel_for(s.n * s.p, row_grain(s.q * s.c * s.kernel_h),
                [&](std::int64_t begin, std::int64_t end) { max_forward_rows(s, begin, end, x, y, argmax); });
 }
 
 template <class T>
-void max_pool2d_backward(const Pool2dShape& s, const T* grad_y, const std::int32_t* argmax, T* grad_x) {
+void max_pool2d_backward(Cpu, const Pool2dShape& s, const T* grad_y, const std::int32_t* argmax, T* grad_x) {
   parallel_for(s.n * s.h, row_grain(s.w * s.c),
                [&](std::int64_t begin, std::int64_t end) { max_backward_rows(s, begin, end, grad_y, argmax, grad_x); });
 }
 
 template <class T>
-void avg_pool2d_forward(const Pool2dShape& s, const T* x, T* y) {
+void avg_pool2d_forward(Cpu, const Pool2dShape& s, const T* x, T* y) {
   parallel_for(s.n * s.p, row_grain(s.q * s.c * s.kernel_h),
                [&](std::int64_t begin, std::int64_t end) { avg_forward_rows(s, begin, end, x, y); });
 }
 
 template <class T>
-void avg_pool2d_backward(const Pool2dShape& s, const T* grad_y, T* grad_x) {
+void avg_pool2d_backward(Cpu, const Pool2dShape& s, const T* grad_y, T* grad_x) {
   parallel_for(s.n * s.h, row_grain(s.w * s.c),
                [&](std::int64_t begin, std::int64_t end) { avg_backward_rows(s, begin, end, grad_y, grad_x); });
 }
 
 template <class T>
-void adaptive_avg_pool2d_forward(std::int64_t n, std::int64_t h, std::int64_t w, std::int64_t c, std::int64_t p,
+void adaptive_avg_pool2d_forward(Cpu, std::int64_t n, std::int64_t h, std::int64_t w, std::int64_t c, std::int64_t p,
                                  std::int64_t q, const T* x, T* y) {
   if (n * p * q == 0) return;
   parallel_for(n * p * q, row_grain(h * w * c / (p * q)),
@@ -266,23 +266,23 @@ void adaptive_avg_pool2d_forward(std::int64_t n, std::int64_t h, std::int64_t w,
 }
 
 template <class T>
-void adaptive_avg_pool2d_backward(std::int64_t n, std::int64_t h, std::int64_t w, std::int64_t c, std::int64_t p,
+void adaptive_avg_pool2d_backward(Cpu, std::int64_t n, std::int64_t h, std::int64_t w, std::int64_t c, std::int64_t p,
                                   std::int64_t q, const T* grad_y, T* grad_x) {
   parallel_for(n * h * w, row_grain(c), [=](std::int64_t begin, std::int64_t end) {
     adaptive_backward_pixels(begin, end, h, w, c, p, q, grad_y, grad_x);
   });
 }
 
-#define LOCKSTEP_INSTANTIATE(T)                                                                                       \
-  template void max_pool2d_forward<T>(const Pool2dShape&, const T*, T*, std::int32_t*);                               \
-  template void max_pool2d_backward<T>(const Pool2dShape&, const T*, const std::int32_t*, T*);                        \
-  template void avg_pool2d_forward<T>(const Pool2dShape&, const T*, T*);                                              \
-  template void avg_pool2d_backward<T>(const Pool2dShape&, const T*, T*);                                             \
-  template void adaptive_avg_pool2d_forward<T>(std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,  \
-                                               std::int64_t, const T*, T*);                                           \
-  template void adaptive_avg_pool2d_backward<T>(std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, \
-                                                std::int64_t, const T*, T*);
+#define LOCKSTEP_INSTANTIATE(T)                                                                              \
+  template void max_pool2d_forward<T>(Cpu, const Pool2dShape&, const T*, T*, std::int32_t*);                 \
+  template void max_pool2d_backward<T>(Cpu, const Pool2dShape&, const T*, const std::int32_t*, T*);          \
+  template void avg_pool2d_forward<T>(Cpu, const Pool2dShape&, const T*, T*);                                \
+  template void avg_pool2d_backward<T>(Cpu, const Pool2dShape&, const T*, T*);                               \
+  template void adaptive_avg_pool2d_forward<T>(Cpu, std::int64_t, std::int64_t, std::int64_t, std::int64_t,  \
+                                               std::int64_t, std::int64_t, const T*, T*);                    \
+  template void adaptive_avg_pool2d_backward<T>(Cpu, std::int64_t, std::int64_t, std::int64_t, std::int64_t, \
+                                                std::int64_t, std::int64_t, const T*, T*);
 LOCKSTEP_INSTANTIATE(float)
 LOCKSTEP_INSTANTIATE(double)
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

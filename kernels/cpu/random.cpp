@@ -12,7 +12,7 @@
 
 // Draws are made for kBatch counters at once: four words each, words[w][j] being word w of counter `first + j`.
 
-namespace lockstep::cpu {
+namespace lockstep::kernels {
 namespace {
 
 constexpr int kBatch = 16;
@@ -124,17 +124,17 @@ LOCKSTEP_MULTIVERSION void dropout_batches(std::int64_t begin, std::int64_t end,
 }  // namespace
 
 template <class T>
-void fill_uniform(std::int64_t n, T low, T high, std::uint64_t seed, std::uint64_t stream, T* out) {
+void fill_uniform(Cpu, std::int64_t n, T low, T high, std::uint64_t seed, std::uint64_t stream, T* out) {
   parallel_fill(n, seed, stream, out, Uniform<T>{low, high - low, std::nextafter(high, low)});
 }
 
 template <class T>
-void fill_normal(std::int64_t n, T mean, T stddev, std::uint64_t seed, std::uint64_t stream, T* out) {
+void fill_normal(Cpu, std::int64_t n, T mean, T stddev, std::uint64_t seed, std::uint64_t stream, T* out) {
   parallel_fill(n, seed, stream, out, Normal<T>{mean, stddev});
 }
 
 template <class T>
-void dropout(std::int64_t n, const T* x, double p, std::uint64_t seed, std::uint64_t stream, T* y) {
+void dropout(Cpu, std::int64_t n, const T* x, double p, std::uint64_t seed, std::uint64_t stream, T* y) {
   // uniform_float(word) ≥ p in integers: both sides times 2^24. At p = 1 no draw reaches the threshold.
   const auto threshold = static_cast<std::uint32_t>(std::ceil(p * 0x1p24));
   const T scale = static_cast<T>(1.0 / (1.0 - p));
@@ -143,11 +143,11 @@ void dropout(std::int64_t n, const T* x, double p, std::uint64_t seed, std::uint
   });
 }
 
-#define LOCKSTEP_INSTANTIATE(T)                                                        \
-  template void fill_uniform<T>(std::int64_t, T, T, std::uint64_t, std::uint64_t, T*); \
-  template void fill_normal<T>(std::int64_t, T, T, std::uint64_t, std::uint64_t, T*);  \
-  template void dropout<T>(std::int64_t, const T*, double, std::uint64_t, std::uint64_t, T*);
+#define LOCKSTEP_INSTANTIATE(T)                                                             \
+  template void fill_uniform<T>(Cpu, std::int64_t, T, T, std::uint64_t, std::uint64_t, T*); \
+  template void fill_normal<T>(Cpu, std::int64_t, T, T, std::uint64_t, std::uint64_t, T*);  \
+  template void dropout<T>(Cpu, std::int64_t, const T*, double, std::uint64_t, std::uint64_t, T*);
 LOCKSTEP_INSTANTIATE(float)
 LOCKSTEP_INSTANTIATE(double)
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

@@ -13,7 +13,7 @@
 // summed in T over blocks of wide rows, in double over the blocks of a slab, and over the slabs; slabs are what threads
 // share.
 
-namespace lockstep::cpu {
+namespace lockstep::kernels {
 namespace {
 
 constexpr std::int64_t kGrain = 1 << 15;     // elements
@@ -181,7 +181,7 @@ LOCKSTEP_MULTIVERSION void scatter_rows(std::int64_t begin, std::int64_t end, st
 }  // namespace
 
 template <class T>
-void reduce_sum(std::int64_t outer, std::int64_t n, std::int64_t inner, const T* x, T scale, T* out) {
+void reduce_sum(Cpu, std::int64_t outer, std::int64_t n, std::int64_t inner, const T* x, T scale, T* out) {
   if (outer == 0 || inner == 0) return;
   const SumPlan plan(n, inner);
   const std::int64_t tasks = outer * plan.tiles;
@@ -220,7 +220,7 @@ void reduce_sum(std::int64_t outer, std::int64_t n, std::int64_t inner, const T*
 }
 
 template <class T>
-void reduce_max(std::int64_t outer, std::int64_t n, std::int64_t inner, const T* x, T* out, std::int64_t* index) {
+void reduce_max(Cpu, std::int64_t outer, std::int64_t n, std::int64_t inner, const T* x, T* out, std::int64_t* index) {
   if (outer == 0 || inner == 0) return;
   if (inner > 1) {
     // A task is a run of columns of one outer index.
@@ -260,7 +260,7 @@ void reduce_max(std::int64_t outer, std::int64_t n, std::int64_t inner, const T*
 }
 
 template <class T>
-void reduce_max_backward(std::int64_t outer, std::int64_t n, std::int64_t inner, const T* grad_out,
+void reduce_max_backward(Cpu, std::int64_t outer, std::int64_t n, std::int64_t inner, const T* grad_out,
                          const std::int64_t* index, T* grad_x) {
   if (inner == 1) {
     parallel_for(outer, std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(n, 1)),
@@ -276,7 +276,7 @@ void reduce_max_backward(std::int64_t outer, std::int64_t n, std::int64_t inner,
 }
 
 template <class T>
-void topk(std::int64_t rows, std::int64_t n, std::int64_t k, const T* x, T* values, std::int64_t* index) {
+void topk(Cpu, std::int64_t rows, std::int64_t n, std::int64_t k, const T* x, T* values, std::int64_t* index) {
   parallel_for(rows, std::max<std::int64_t>(1, 4096 / std::max<std::int64_t>(n, 1)),
                [&](std::int64_t begin, std::int64_t end) {
                  std::int64_t* order = scratch<std::int64_t, 0>(n);
@@ -297,11 +297,12 @@ void topk(std::int64_t rows, std::int64_t n, std::int64_t k, const T* x, T* valu
 }
 
 #define LOCKSTEP_INSTANTIATE(T)                                                                                      \
-  template void reduce_sum<T>(std::int64_t, std::int64_t, std::int64_t, const T*, T, T*);                            \
-  template void reduce_max<T>(std::int64_t, std::int64_t, std::int64_t, const T*, T*, std::int64_t*);                \
-  template void reduce_max_backward<T>(std::int64_t, std::int64_t, std::int64_t, const T*, const std::int64_t*, T*); \
-  template void topk<T>(std::int64_t, std::int64_t, std::int64_t, const T*, T*, std::int64_t*);
+  template void reduce_sum<T>(Cpu, std::int64_t, std::int64_t, std::int64_t, const T*, T, T*);                       \
+  template void reduce_max<T>(Cpu, std::int64_t, std::int64_t, std::int64_t, const T*, T*, std::int64_t*);           \
+  template void reduce_max_backward<T>(Cpu, std::int64_t, std::int64_t, std::int64_t, const T*, const std::int64_t*, \
+                                       T*);                                                                          \
+  template void topk<T>(Cpu, std::int64_t, std::int64_t, std::int64_t, const T*, T*, std::int64_t*);
 LOCKSTEP_INSTANTIATE(float)
 LOCKSTEP_INSTANTIATE(double)
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

@@ -9,7 +9,7 @@
 #include <lockstep/kernels/cpu/multiversion.h>
 #include <lockstep/kernels/cpu/vector_math.h>
 
-namespace lockstep::cpu {
+namespace lockstep::kernels {
 
 inline constexpr int kRowLanes = 16;
 
@@ -70,4 +70,4 @@ LOCKSTEP_INLINE T row_exp_sum(std::int64_t n, const T* x, T shift) {
 /// Rows that one thread takes at least.
 inline std::int64_t row_grain(std::int64_t n) { return std::max<std::int64_t>(1, 4096 / std::max<std::int64_t>(n, 1)); }
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace lockstep::cpu {
+namespace lockstep::kernels {
 
 /// `count` elements of T with arbitrary contents, valid until this thread's next scratch() of the same T and slot.
 /// Buffers in use at the same time need different slots; T may turn out to be double.
@@ -15,4 +15,4 @@ T* scratch(std::int64_t count) {
   return buffer.data();
 }
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

@@ -5,7 +5,7 @@
 #include <lockstep/core/base/thread_pool.h>
 #include <lockstep/kernels/cpu/multiversion.h>
 
-namespace lockstep::cpu {
+namespace lockstep::kernels {
 namespace {
 
 constexpr std::int64_t kGrain = 1 << 14;  // elements
@@ -46,7 +46,7 @@ Update<T> choose_update(const SgdOptions& options) {
 }  // namespace
 
 template <class T>
-void sgd_step(std::span<const SgdTensor<T>> tensors, const SgdOptions& options) {
+void sgd_step(Cpu, std::span<const SgdTensor<T>> tensors, const SgdOptions& options) {
   const Factors<T> factors{static_cast<T>(options.lr), static_cast<T>(options.momentum),
                            static_cast<T>(1.0 - options.dampening), static_cast<T>(options.weight_decay)};
   const Update<T> run = choose_update<T>(options);
@@ -68,7 +68,7 @@ void sgd_step(std::span<const SgdTensor<T>> tensors, const SgdOptions& options) 
   });
 }
 
-template void sgd_step<float>(std::span<const SgdTensor<float>>, const SgdOptions&);
-template void sgd_step<double>(std::span<const SgdTensor<double>>, const SgdOptions&);
+template void sgd_step<float>(Cpu, std::span<const SgdTensor<float>>, const SgdOptions&);
+template void sgd_step<double>(Cpu, std::span<const SgdTensor<double>>, const SgdOptions&);
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

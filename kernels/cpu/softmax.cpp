@@ -4,7 +4,7 @@
 #include <lockstep/kernels/cpu/multiversion.h>
 #include <lockstep/kernels/cpu/row_reduce.h>
 
-namespace lockstep::cpu {
+namespace lockstep::kernels {
 namespace {
 
 template <class T>
@@ -48,39 +48,39 @@ LOCKSTEP_MULTIVERSION void log_softmax_backward_rows(std::int64_t rows, std::int
 }  // namespace
 
 template <class T>
-void softmax_forward(std::int64_t rows, std::int64_t n, const T* x, T* y) {
+void softmax_forward(Cpu, std::int64_t rows, std::int64_t n, const T* x, T* y) {
   parallel_for(rows, row_grain(n), [=](std::int64_t begin, std::int64_t end) {
     softmax_rows(end - begin, n, x + begin * n, y + begin * n);
   });
 }
 
 template <class T>
-void softmax_backward(std::int64_t rows, std::int64_t n, const T* y, const T* grad_y, T* grad_x) {
+void softmax_backward(Cpu, std::int64_t rows, std::int64_t n, const T* y, const T* grad_y, T* grad_x) {
   parallel_for(rows, row_grain(n), [=](std::int64_t begin, std::int64_t end) {
     softmax_backward_rows(end - begin, n, y + begin * n, grad_y + begin * n, grad_x + begin * n);
   });
 }
 
 template <class T>
-void log_softmax_forward(std::int64_t rows, std::int64_t n, const T* x, T* y) {
+void log_softmax_forward(Cpu, std::int64_t rows, std::int64_t n, const T* x, T* y) {
   parallel_for(rows, row_grain(n), [=](std::int64_t begin, std::int64_t end) {
     log_softmax_rows(end - begin, n, x + begin * n, y + begin * n);
   });
 }
 
 template <class T>
-void log_softmax_backward(std::int64_t rows, std::int64_t n, const T* y, const T* grad_y, T* grad_x) {
+void log_softmax_backward(Cpu, std::int64_t rows, std::int64_t n, const T* y, const T* grad_y, T* grad_x) {
   parallel_for(rows, row_grain(n), [=](std::int64_t begin, std::int64_t end) {
     log_softmax_backward_rows(end - begin, n, y + begin * n, grad_y + begin * n, grad_x + begin * n);
   });
 }
 
-#define LOCKSTEP_INSTANTIATE(T)                                                          \
-  template void softmax_forward<T>(std::int64_t, std::int64_t, const T*, T*);            \
-  template void softmax_backward<T>(std::int64_t, std::int64_t, const T*, const T*, T*); \
-  template void log_softmax_forward<T>(std::int64_t, std::int64_t, const T*, T*);        \
-  template void log_softmax_backward<T>(std::int64_t, std::int64_t, const T*, const T*, T*);
+#define LOCKSTEP_INSTANTIATE(T)                                                               \
+  template void softmax_forward<T>(Cpu, std::int64_t, std::int64_t, const T*, T*);            \
+  template void softmax_backward<T>(Cpu, std::int64_t, std::int64_t, const T*, const T*, T*); \
+  template void log_softmax_forward<T>(Cpu, std::int64_t, std::int64_t, const T*, T*);        \
+  template void log_softmax_backward<T>(Cpu, std::int64_t, std::int64_t, const T*, const T*, T*);
 LOCKSTEP_INSTANTIATE(float)
 LOCKSTEP_INSTANTIATE(double)
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

@@ -10,7 +10,7 @@
 
 #include <lockstep/kernels/cpu/multiversion.h>
 
-namespace lockstep::cpu {
+namespace lockstep::kernels {
 
 namespace math {
 
@@ -132,4 +132,4 @@ LOCKSTEP_INLINE double vector_log(double x) {
 }
 LOCKSTEP_INLINE float vector_log(float x) { return static_cast<float>(vector_log(static_cast<double>(x))); }
 
-}  // namespace lockstep::cpu
+}  // namespace lockstep::kernels

@@ -9,8 +9,8 @@
 #include <set>
 #include <string>
 
-#include <catch2/catch.hpp>
 #include <fmt/core.h>
+#include <catch2/catch.hpp>
 
 #include <lockstep/tests/support/check_op.h>
 
@@ -57,9 +57,9 @@ TEST_CASE("core/ops.h states the accuracy that the registry holds the ops to") {
   const std::string text = text_of_ops_h();
   for (const OpEntry& entry : op_registry()) {
     const Tolerance& t = entry.tolerance;
-    const std::string line = fmt::format("//   {:<19} {:<8} {:>4}  {:>4}   {}\n", entry.name,
-                                         t.scale == Tolerance::Scale::element ? "element" : "tensor", t.forward,
-                                         t.gradient, t.reason);
+    const std::string line =
+        fmt::format("//   {:<19} {:<8} {:>4}  {:>4}   {}\n", entry.name,
+                    t.scale == Tolerance::Scale::element ? "element" : "tensor", t.forward, t.gradient, t.reason);
     CHECK_THAT(text, Catch::Contains(line));
   }
 }

@@ -25,7 +25,7 @@ Statistics<T> statistics(const Sizes& s, const std::vector<T>& x) {
     std::vector<T> variance(static_cast<std::size_t>(s.channels));
     result.mean = on_any_threads([&] {
       std::vector<T> mean(static_cast<std::size_t>(s.channels));
-      cpu::batch_norm_statistics<T>(s.rows, s.channels, x.data(), mean.data(), variance.data());
+      kernels::batch_norm_statistics<T>(kOnCpu, s.rows, s.channels, x.data(), mean.data(), variance.data());
       return mean;
     });
     return variance;
@@ -74,7 +74,9 @@ Gradients<T> backward(bool training, const Sizes& s, const std::vector<T>& x, co
   g.residual.resize(with_residual ? x.size() : 0);
   g.weight.resize(p.mean.size());
   g.bias.resize(p.mean.size());
-  const auto run = training ? cpu::batch_norm_backward<T> : cpu::batch_norm_backward_eval<T>;
+  const auto run = [training](auto... args) {
+    training ? kernels::batch_norm_backward<T>(kOnCpu, args...) : kernels::batch_norm_backward_eval<T>(kOnCpu, args...);
+  };
   const auto all = on_any_threads([&] {
     g.x = grad_y;  // in place
     run(s.rows, s.channels, x.data(), y ? y->data() : nullptr, g.x.data(), p.mean.data(), p.invstd.data(),
@@ -141,9 +143,9 @@ TEMPLATE_TEST_CASE("batch norm applies scale, shift, residual and ReLU", "", flo
           expected.push_back(relu && v < 0 ? 0 : v);
         }
         const auto run = [&](std::vector<T> y, const T* from, const T* added) {
-          cpu::batch_norm_apply<T>(s.rows, s.channels, from ? from : y.data(), p.mean.data(), p.invstd.data(),
-                                   p.weight.data(), p.bias.data(), added ? added : (with_residual ? y.data() : nullptr),
-                                   relu, y.data());
+          kernels::batch_norm_apply<T>(kOnCpu, s.rows, s.channels, from ? from : y.data(), p.mean.data(),
+                                       p.invstd.data(), p.weight.data(), p.bias.data(),
+                                       added ? added : (with_residual ? y.data() : nullptr), relu, y.data());
           return y;
         };
         const T* added = with_residual ? residual.data() : nullptr;
@@ -160,7 +162,8 @@ TEMPLATE_TEST_CASE("batch norm passes NaN through its ReLU", "", float, double) 
   using T = TestType;
   const std::vector<T> x(40, kNaN<T>), zero(1, T(0)), one(1, T(1));
   std::vector<T> y(40);
-  cpu::batch_norm_apply<T>(40, 1, x.data(), zero.data(), one.data(), one.data(), zero.data(), nullptr, true, y.data());
+  kernels::batch_norm_apply<T>(kOnCpu, 40, 1, x.data(), zero.data(), one.data(), one.data(), zero.data(), nullptr, true,
+                               y.data());
   for (const T v : y) REQUIRE(std::isnan(v));
 }
 
@@ -211,9 +214,9 @@ TEST_CASE("batch norm gradients may overwrite the incoming gradient as the resid
   const auto x = random_values<float>(700), grad_y = random_values<float>(700, -1, 1, 1);
   const Parameters<float> p(7);
   std::vector<float> grad_x(700), residual = grad_y, weight(7), bias(7);
-  cpu::batch_norm_backward<float>(s.rows, s.channels, x.data(), x.data(), residual.data(), p.mean.data(),
-                                  p.invstd.data(), p.weight.data(), grad_x.data(), residual.data(), weight.data(),
-                                  bias.data());
+  kernels::batch_norm_backward<float>(kOnCpu, s.rows, s.channels, x.data(), x.data(), residual.data(), p.mean.data(),
+                                      p.invstd.data(), p.weight.data(), grad_x.data(), residual.data(), weight.data(),
+                                      bias.data());
   const auto expected = backward(true, s, x, &x, grad_y, p, true);
   CHECK(same_bits(grad_x, expected.x));
   CHECK(same_bits(residual, expected.residual));
@@ -222,10 +225,10 @@ TEST_CASE("batch norm gradients may overwrite the incoming gradient as the resid
 TEST_CASE("batch norm of no rows in evaluation") {
   const Parameters<float> p(3);
   std::vector<float> weight(3, 5.0f), bias(3, 5.0f);
-  cpu::batch_norm_apply<float>(0, 3, nullptr, p.mean.data(), p.invstd.data(), p.weight.data(), p.bias.data(), nullptr,
-                               true, nullptr);
-  cpu::batch_norm_backward_eval<float>(0, 3, nullptr, nullptr, nullptr, p.mean.data(), p.invstd.data(), p.weight.data(),
-                                       nullptr, nullptr, weight.data(), bias.data());
+  kernels::batch_norm_apply<float>(kOnCpu, 0, 3, nullptr, p.mean.data(), p.invstd.data(), p.weight.data(),
+                                   p.bias.data(), nullptr, true, nullptr);
+  kernels::batch_norm_backward_eval<float>(kOnCpu, 0, 3, nullptr, nullptr, nullptr, p.mean.data(), p.invstd.data(),
+                                           p.weight.data(), nullptr, nullptr, weight.data(), bias.data());
   CHECK(weight == std::vector<float>(3));
   CHECK(bias == std::vector<float>(3));
 }

@@ -16,7 +16,8 @@
 #include <lockstep/kernels/conv2d.h>
 
 using lockstep::Conv2dShape;
-namespace cpu = lockstep::cpu;
+using lockstep::kOnCpu;
+namespace kernels = lockstep::kernels;
 
 namespace {
 
@@ -129,20 +130,22 @@ Results<T> run(const Conv2dShape& d, const Inputs<T>& in) {
   Results<T> out{std::vector<T>(count_y(d), nan), std::vector<T>(count_y(d), nan), std::vector<T>(count_x(d), nan),
                  std::vector<T>(count_w(d), nan), std::vector<T>(static_cast<std::size_t>(d.k), nan)};
   {
-    Workspace<T> workspace(cpu::conv2d_forward_workspace<T>(d));
-    cpu::conv2d_forward<T>(d, in.x.data(), in.w.data(), nullptr, out.y.data(), workspace.data);
-    cpu::conv2d_forward<T>(d, in.x.data(), in.w.data(), in.bias.data(), out.y_biased.data(), workspace.data);
+    Workspace<T> workspace(kernels::conv2d_forward_workspace<T>(kOnCpu, d));
+    kernels::conv2d_forward<T>(kOnCpu, d, in.x.data(), in.w.data(), nullptr, out.y.data(), workspace.data);
+    kernels::conv2d_forward<T>(kOnCpu, d, in.x.data(), in.w.data(), in.bias.data(), out.y_biased.data(),
+                               workspace.data);
   }
   {
-    Workspace<T> workspace(cpu::conv2d_backward_data_workspace<T>(d));
-    cpu::conv2d_backward_data<T>(d, in.grad_y.data(), in.w.data(), out.grad_x.data(), workspace.data);
+    Workspace<T> workspace(kernels::conv2d_backward_data_workspace<T>(kOnCpu, d));
+    kernels::conv2d_backward_data<T>(kOnCpu, d, in.grad_y.data(), in.w.data(), out.grad_x.data(), workspace.data);
   }
   {
-    Workspace<T> workspace(cpu::conv2d_backward_weight_workspace<T>(d));
-    cpu::conv2d_backward_weight<T>(d, in.x.data(), in.grad_y.data(), out.grad_w.data(), out.grad_bias.data(),
-                                   workspace.data);
+    Workspace<T> workspace(kernels::conv2d_backward_weight_workspace<T>(kOnCpu, d));
+    kernels::conv2d_backward_weight<T>(kOnCpu, d, in.x.data(), in.grad_y.data(), out.grad_w.data(),
+                                       out.grad_bias.data(), workspace.data);
     auto without_bias = out.grad_w;
-    cpu::conv2d_backward_weight<T>(d, in.x.data(), in.grad_y.data(), without_bias.data(), nullptr, workspace.data);
+    kernels::conv2d_backward_weight<T>(kOnCpu, d, in.x.data(), in.grad_y.data(), without_bias.data(), nullptr,
+                                       workspace.data);
     CHECK(without_bias == out.grad_w);
   }
   return out;

@@ -63,7 +63,7 @@ void check_box(const Box& b) {
   }
   const auto target = on_any_threads([&] {
     std::vector<E> out(static_cast<std::size_t>(b.target_size), E(99));
-    cpu::copy_strided(box, sizeof(E), source.data(), out.data());
+    kernels::copy_strided(kOnCpu, box, sizeof(E), source.data(), out.data());
     return out;
   });
   CHECK(same_bits(target, expected));
@@ -73,7 +73,8 @@ template <class From, class To>
 std::vector<To> cast(const std::vector<From>& source) {
   return on_any_threads([&] {
     std::vector<To> out(source.size());
-    cpu::cast(static_cast<std::int64_t>(source.size()), dtype_of<From>, source.data(), dtype_of<To>, out.data());
+    kernels::cast(kOnCpu, static_cast<std::int64_t>(source.size()), dtype_of<From>, source.data(), dtype_of<To>,
+                  out.data());
     return out;
   });
 }
@@ -118,7 +119,7 @@ TEST_CASE("transpose of odd sizes, and back") {
         const auto source = counting<std::uint32_t>(batch * rows * cols);
         const auto there = on_any_threads([&] {
           std::vector<std::uint32_t> out(source.size());
-          cpu::transpose(batch, rows, cols, 4, source.data(), out.data());
+          kernels::transpose(kOnCpu, batch, rows, cols, 4, source.data(), out.data());
           return out;
         });
         for (std::int64_t b = 0, wrong = 0; b < batch; ++b) {
@@ -131,7 +132,7 @@ TEST_CASE("transpose of odd sizes, and back") {
           REQUIRE(wrong == 0);
         }
         std::vector<std::uint32_t> back(source.size());
-        cpu::transpose(batch, cols, rows, 4, there.data(), back.data());
+        kernels::transpose(kOnCpu, batch, cols, rows, 4, there.data(), back.data());
         CHECK(same_bits(back, source));
       }
     }
@@ -180,14 +181,14 @@ TEST_CASE("float16 rounds like the exact value between its neighbours") {
 TEST_CASE("fill sets every dtype") {
   for (const std::int64_t n : {0, 1, 17, 70'000}) {
     std::vector<float> f(static_cast<std::size_t>(n) + 1, 5.0f);
-    cpu::fill(n, DType::float32, -1.5, f.data());
+    kernels::fill(kOnCpu, n, DType::float32, -1.5, f.data());
     CHECK(std::count(f.begin(), f.end() - 1, -1.5f) == n);
     CHECK(f.back() == 5.0f);
     std::vector<std::int64_t> i(static_cast<std::size_t>(n));
-    cpu::fill(n, DType::int64, -3, i.data());
+    kernels::fill(kOnCpu, n, DType::int64, -3, i.data());
     CHECK(std::count(i.begin(), i.end(), -3) == n);
     std::vector<bfloat16> b(static_cast<std::size_t>(n));
-    cpu::fill(n, DType::bfloat16, 2, b.data());
+    kernels::fill(kOnCpu, n, DType::bfloat16, 2, b.data());
     for (const bfloat16 v : b) REQUIRE(static_cast<float>(v) == 2.0f);
   }
 }

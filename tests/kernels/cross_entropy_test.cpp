@@ -33,8 +33,8 @@ std::vector<T> index_loss(std::int64_t classes, const std::vector<T>& x, const s
                           T smoothing = 0) {
   return on_any_threads([&] {
     std::vector<T> loss(target.size());
-    cpu::cross_entropy_forward<T>(static_cast<std::int64_t>(target.size()), classes, x.data(), target.data(), kIgnore,
-                                  smoothing, loss.data());
+    kernels::cross_entropy_forward<T>(kOnCpu, static_cast<std::int64_t>(target.size()), classes, x.data(),
+                                      target.data(), kIgnore, smoothing, loss.data());
     return loss;
   });
 }
@@ -44,8 +44,8 @@ std::vector<T> index_grad(std::int64_t classes, const std::vector<T>& x, const s
                           const std::vector<T>& grad_loss, T smoothing = 0) {
   return on_any_threads([&] {
     std::vector<T> grad = x;  // in place
-    cpu::cross_entropy_backward<T>(static_cast<std::int64_t>(target.size()), classes, grad.data(), target.data(),
-                                   kIgnore, smoothing, grad_loss.data(), grad.data());
+    kernels::cross_entropy_backward<T>(kOnCpu, static_cast<std::int64_t>(target.size()), classes, grad.data(),
+                                       target.data(), kIgnore, smoothing, grad_loss.data(), grad.data());
     return grad;
   });
 }
@@ -103,14 +103,14 @@ TEMPLATE_TEST_CASE("cross-entropy with probabilities", "", float, double) {
       const auto s = static_cast<T>(smoothing);
       const auto actual = on_any_threads([&, rows = rows, classes = classes] {
         std::vector<T> out(static_cast<std::size_t>(rows));
-        cpu::cross_entropy_probabilities_forward<T>(rows, classes, x.data(), target.data(), s, out.data());
+        kernels::cross_entropy_probabilities_forward<T>(kOnCpu, rows, classes, x.data(), target.data(), s, out.data());
         return out;
       });
       CHECK(close(actual, loss, rounding<T>(16)));
       const auto actual_grad = on_any_threads([&, rows = rows, classes = classes] {
         std::vector<T> out = x;  // in place
-        cpu::cross_entropy_probabilities_backward<T>(rows, classes, out.data(), target.data(), s, grad_loss.data(),
-                                                     out.data());
+        kernels::cross_entropy_probabilities_backward<T>(kOnCpu, rows, classes, out.data(), target.data(), s,
+                                                         grad_loss.data(), out.data());
         return out;
       });
       CHECK(close(actual_grad, grad, rounding<T>(16)));
@@ -138,12 +138,12 @@ TEMPLATE_TEST_CASE("cross-entropy of huge and infinite logits", "", float, doubl
     std::vector<T> probabilities(n, T(0));
     probabilities[1] = 1;  // nothing on the class whose logit is −inf
     T loss = 0;
-    cpu::cross_entropy_probabilities_forward<T>(1, classes, x.data(), probabilities.data(), T(0), &loss);
+    kernels::cross_entropy_probabilities_forward<T>(kOnCpu, 1, classes, x.data(), probabilities.data(), T(0), &loss);
     CHECK(loss == Approx(std::log(static_cast<double>(classes - 2))).margin(1e-6));
 
     x[0] = kNaN<T>;
     CHECK(std::isnan(index_loss(classes, x, {1})[0]));
-    cpu::cross_entropy_probabilities_forward<T>(1, classes, x.data(), probabilities.data(), T(0), &loss);
+    kernels::cross_entropy_probabilities_forward<T>(kOnCpu, 1, classes, x.data(), probabilities.data(), T(0), &loss);
     CHECK(std::isnan(loss));
     CHECK(index_loss(classes, x, {kIgnore})[0] == 0);
     CHECK(index_grad(classes, x, {kIgnore}, g) == std::vector<T>(n, T(0)));

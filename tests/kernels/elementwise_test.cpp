@@ -34,7 +34,7 @@ const UnaryCase kUnary[] = {
 template <class T>
 T forward_one(UnaryOp op, T x) {
   std::vector<T> v(37, x);  // long enough for the vector loop, with a tail
-  cpu::unary_forward<T>(op, 37, v.data(), v.data());
+  kernels::unary_forward<T>(kOnCpu, op, 37, v.data(), v.data());
   return same_bits(v, std::vector<T>(37, v[0])) ? v[0] : T(123);  // the tail must not differ
 }
 
@@ -56,7 +56,7 @@ TEMPLATE_TEST_CASE("unary ops and their gradients match libm at any size", "", f
       const auto x = random_values<T>(n, c.low, c.high), g = random_values<T>(n, -2, 2, 1);
       const auto y = on_any_threads([&] {
         std::vector<T> out(x.size() + 1, T(77));
-        cpu::unary_forward<T>(c.op, n, x.data(), out.data());
+        kernels::unary_forward<T>(kOnCpu, c.op, n, x.data(), out.data());
         REQUIRE(out.back() == 77);
         out.pop_back();
         return out;
@@ -70,7 +70,7 @@ TEMPLATE_TEST_CASE("unary ops and their gradients match libm at any size", "", f
       CHECK(close(y, expected, rounding<T>(2)));
       const T* saved = c.op == UnaryOp::neg ? nullptr : (c.op == UnaryOp::log ? x.data() : y.data());
       auto grad = g;  // in place
-      cpu::unary_backward<T>(c.op, n, saved, grad.data(), grad.data());
+      kernels::unary_backward<T>(kOnCpu, c.op, n, saved, grad.data(), grad.data());
       CHECK(close(grad, expected_grad, rounding<T>(4)));
     }
   }
@@ -166,7 +166,7 @@ TEMPLATE_TEST_CASE("binary ops broadcast over any strides", "", float, double) {
     for (const auto& [op, f] : ops) {
       const auto out = on_any_threads([&, which = op] {
         std::vector<T> result(static_cast<std::size_t>(n));
-        cpu::binary<T>(which, shape, a.data(), b.data(), result.data());
+        kernels::binary<T>(kOnCpu, which, shape, a.data(), b.data(), result.data());
         return result;
       });
       std::vector<T> expected;
@@ -188,8 +188,8 @@ TEMPLATE_TEST_CASE("affine and add_scaled, in place too", "", float, double) {
   for (const std::int64_t n : kSizes) {
     const auto x = random_values<T>(n), y = random_values<T>(n, -1, 1, 1);
     auto scaled = x, sum = y;
-    cpu::affine<T>(n, x.data(), T(3), T(-0.5), scaled.data());
-    cpu::add_scaled<T>(n, x.data(), T(-2), sum.data());
+    kernels::affine<T>(kOnCpu, n, x.data(), T(3), T(-0.5), scaled.data());
+    kernels::add_scaled<T>(kOnCpu, n, x.data(), T(-2), sum.data());
     std::vector<T> expected_scaled, expected_sum;
     for (std::size_t i = 0; i < x.size(); ++i) {
       expected_scaled.push_back(x[i] * T(3) + T(-0.5));
@@ -198,7 +198,7 @@ TEMPLATE_TEST_CASE("affine and add_scaled, in place too", "", float, double) {
     CHECK(same_bits(scaled, expected_scaled));
     CHECK(same_bits(sum, expected_sum));
     auto in_place = x;
-    cpu::affine<T>(n, in_place.data(), T(3), T(-0.5), in_place.data());
+    kernels::affine<T>(kOnCpu, n, in_place.data(), T(3), T(-0.5), in_place.data());
     CHECK(same_bits(in_place, expected_scaled));
   }
 }

@@ -53,8 +53,8 @@ std::vector<T> run(const Case& c, int threads) {
   std::vector<T> result = start_of_c<T>(c);
   const int before = lockstep::num_threads();
   lockstep::set_num_threads(threads);
-  lockstep::cpu::gemm<T>(c.transpose_a, c.transpose_b, c.m, c.n, c.k, a.data(), c.lda(), b.data(), c.ldb(),
-                         c.accumulate ? T(1) : T(0), result.data(), c.ldc());
+  lockstep::kernels::gemm<T>(lockstep::kOnCpu, c.transpose_a, c.transpose_b, c.m, c.n, c.k, a.data(), c.lda(), b.data(),
+                             c.ldb(), c.accumulate ? T(1) : T(0), result.data(), c.ldc());
   lockstep::set_num_threads(before);
   return result;
 }

@@ -71,7 +71,7 @@ void check_max(const Pool2dShape& s, const std::vector<T>& x) {
   const auto y = on_any_threads([&] {
     std::vector<T> out(y_size(s));
     argmax.assign(y_size(s), -7);
-    cpu::max_pool2d_forward<T>(s, x.data(), out.data(), argmax.data());
+    kernels::max_pool2d_forward<T>(kOnCpu, s, x.data(), out.data(), argmax.data());
     CHECK(argmax == expected_argmax);
     return out;
   });
@@ -84,7 +84,7 @@ void check_max(const Pool2dShape& s, const std::vector<T>& x) {
   });
   const auto grad = on_any_threads([&] {
     std::vector<T> out(x_size(s), T(9));
-    cpu::max_pool2d_backward<T>(s, g.data(), argmax.data(), out.data());
+    kernels::max_pool2d_backward<T>(kOnCpu, s, g.data(), argmax.data(), out.data());
     return out;
   });
   CHECK(close(grad, expected_grad, rounding<T>(8)));
@@ -141,12 +141,12 @@ TEMPLATE_TEST_CASE("average pooling counts padding as PyTorch does", "", float, 
       });
       const auto y = on_any_threads([&] {
         std::vector<T> out(y_size(s), T(9));
-        cpu::avg_pool2d_forward<T>(s, x.data(), out.data());
+        kernels::avg_pool2d_forward<T>(kOnCpu, s, x.data(), out.data());
         return out;
       });
       const auto grad = on_any_threads([&] {
         std::vector<T> out(x_size(s), T(9));
-        cpu::avg_pool2d_backward<T>(s, g.data(), out.data());
+        kernels::avg_pool2d_backward<T>(kOnCpu, s, g.data(), out.data());
         return out;
       });
       CHECK(close(y, expected, rounding<T>(8)));
@@ -184,12 +184,12 @@ TEMPLATE_TEST_CASE("adaptive average pooling", "", float, double) {
     }
     const auto y = on_any_threads([&] {
       std::vector<T> out(g.size(), T(9));
-      cpu::adaptive_avg_pool2d_forward<T>(a.n, a.h, a.w, a.c, a.p, a.q, x.data(), out.data());
+      kernels::adaptive_avg_pool2d_forward<T>(kOnCpu, a.n, a.h, a.w, a.c, a.p, a.q, x.data(), out.data());
       return out;
     });
     const auto grad = on_any_threads([&] {
       std::vector<T> out(x.size(), T(9));
-      cpu::adaptive_avg_pool2d_backward<T>(a.n, a.h, a.w, a.c, a.p, a.q, g.data(), out.data());
+      kernels::adaptive_avg_pool2d_backward<T>(kOnCpu, a.n, a.h, a.w, a.c, a.p, a.q, g.data(), out.data());
       return out;
     });
     CHECK(close(y, expected, rounding<T>(16)));

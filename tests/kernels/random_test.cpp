@@ -18,7 +18,7 @@ std::vector<T> normal(std::int64_t n, T mean = 0, T stddev = 1, std::uint64_t se
                       std::uint64_t stream = kStream) {
   return on_any_threads([&] {
     std::vector<T> out(static_cast<std::size_t>(n) + 1, T(99));
-    cpu::fill_normal<T>(n, mean, stddev, seed, stream, out.data());
+    kernels::fill_normal<T>(kOnCpu, n, mean, stddev, seed, stream, out.data());
     REQUIRE(out.back() == 99);
     out.pop_back();
     return out;
@@ -30,7 +30,7 @@ std::vector<T> uniform(std::int64_t n, T low = 0, T high = 1, std::uint64_t seed
                        std::uint64_t stream = kStream) {
   return on_any_threads([&] {
     std::vector<T> out(static_cast<std::size_t>(n) + 1, T(99));
-    cpu::fill_uniform<T>(n, low, high, seed, stream, out.data());
+    kernels::fill_uniform<T>(kOnCpu, n, low, high, seed, stream, out.data());
     REQUIRE(out.back() == 99);
     out.pop_back();
     return out;
@@ -167,13 +167,13 @@ TEMPLATE_TEST_CASE("dropout keeps where the draw reaches p", "", float, double) 
       }
       const auto y = on_any_threads([&] {
         std::vector<T> out = x;  // in place
-        cpu::dropout<T>(n, out.data(), p, kSeed, kStream, out.data());
+        kernels::dropout<T>(kOnCpu, n, out.data(), p, kSeed, kStream, out.data());
         return out;
       });
       CHECK(same_bits(y, expected));
     }
   }
   std::vector<T> ones(100'000, T(1));
-  cpu::dropout<T>(100'000, ones.data(), 0.3, 1, 2, ones.data());
+  kernels::dropout<T>(kOnCpu, 100'000, ones.data(), 0.3, 1, 2, ones.data());
   CHECK(std::fabs(static_cast<double>(std::count(ones.begin(), ones.end(), T(0))) / 1e5 - 0.3) < 0.006);
 }

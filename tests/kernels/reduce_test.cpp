@@ -22,7 +22,7 @@ template <class T>
 std::vector<T> sum(const Sizes& s, const std::vector<T>& x, T scale) {
   return on_any_threads([&] {
     std::vector<T> out(static_cast<std::size_t>(s.outer * s.inner), T(7));
-    cpu::reduce_sum<T>(s.outer, s.n, s.inner, x.data(), scale, out.data());
+    kernels::reduce_sum<T>(kOnCpu, s.outer, s.n, s.inner, x.data(), scale, out.data());
     return out;
   });
 }
@@ -98,12 +98,12 @@ TEMPLATE_TEST_CASE("reduce_max finds the first of the largest, NaN winning", "",
       const auto out = on_any_threads([&] {
         std::vector<T> result(expected.size());
         std::vector<std::int64_t> index(expected.size(), -1);
-        cpu::reduce_max<T>(s.outer, s.n, s.inner, x.data(), result.data(), index.data());
+        kernels::reduce_max<T>(kOnCpu, s.outer, s.n, s.inner, x.data(), result.data(), index.data());
         CHECK(index == expected_index);
         std::fill(index.begin(), index.end(), -1);
-        cpu::reduce_max<T>(s.outer, s.n, s.inner, x.data(), nullptr, index.data());
+        kernels::reduce_max<T>(kOnCpu, s.outer, s.n, s.inner, x.data(), nullptr, index.data());
         CHECK(index == expected_index);
-        cpu::reduce_max<T>(s.outer, s.n, s.inner, x.data(), result.data(), nullptr);
+        kernels::reduce_max<T>(kOnCpu, s.outer, s.n, s.inner, x.data(), result.data(), nullptr);
         return result;
       });
       CHECK(close(out, expected, 0));
@@ -111,7 +111,7 @@ TEMPLATE_TEST_CASE("reduce_max finds the first of the largest, NaN winning", "",
   }
   const std::vector<T> low(100, -kInf<T>);
   std::int64_t index = -1;
-  cpu::reduce_max<T>(1, 100, 1, low.data(), nullptr, &index);
+  kernels::reduce_max<T>(kOnCpu, 1, 100, 1, low.data(), nullptr, &index);
   CHECK(index == 0);
 }
 
@@ -130,7 +130,7 @@ TEMPLATE_TEST_CASE("reduce_max_backward sends the gradient to the index", "", fl
     }
     const auto grad = on_any_threads([&] {
       std::vector<T> out(expected.size(), T(9));
-      cpu::reduce_max_backward<T>(s.outer, s.n, s.inner, g.data(), index.data(), out.data());
+      kernels::reduce_max_backward<T>(kOnCpu, s.outer, s.n, s.inner, g.data(), index.data(), out.data());
       return out;
     });
     CHECK(close(grad, expected, 0));
@@ -146,7 +146,7 @@ TEMPLATE_TEST_CASE("topk orders by value, then index, NaN first", "", float, dou
     if (n == 17) x[20] = x[22] = kNaN<T>;
     std::vector<T> values(static_cast<std::size_t>(rows * k));
     std::vector<std::int64_t> index(values.size());
-    cpu::topk<T>(rows, n, k, x.data(), values.data(), index.data());
+    kernels::topk<T>(kOnCpu, rows, n, k, x.data(), values.data(), index.data());
     for (int row = 0; row < rows; ++row) {
       std::vector<std::pair<double, std::int64_t>> order;
       for (int i = 0; i < n; ++i) {

@@ -27,7 +27,7 @@ struct Model {
       tensors.push_back({params[i].data(), grads[i].data(), options.momentum != 0 ? buffers[i].data() : nullptr,
                          static_cast<std::int64_t>(params[i].size())});
     }
-    cpu::sgd_step<T>(tensors, options);
+    kernels::sgd_step<T>(kOnCpu, tensors, options);
   }
   std::vector<T> joined() const {
     std::vector<T> all;
@@ -92,8 +92,8 @@ TEMPLATE_TEST_CASE("the first step ignores what the buffer holds, and no decay i
   using T = TestType;
   std::vector<T> param(20, kInf<T>), grad(20, T(2)), buffer(20, kNaN<T>);
   const SgdTensor<T> tensor{param.data(), grad.data(), buffer.data(), 20};
-  cpu::sgd_step<T>(std::span(&tensor, 1), {.lr = 0.1, .momentum = 0.9, .first_step = true});
+  kernels::sgd_step<T>(kOnCpu, std::span(&tensor, 1), {.lr = 0.1, .momentum = 0.9, .first_step = true});
   CHECK(buffer == grad);
   CHECK(param == std::vector<T>(20, kInf<T>));
-  cpu::sgd_step<T>(std::span<const SgdTensor<T>>{}, {});
+  kernels::sgd_step<T>(kOnCpu, std::span<const SgdTensor<T>>{}, {});
 }

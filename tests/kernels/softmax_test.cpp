@@ -10,15 +10,15 @@ using namespace lockstep::testing;
 namespace {
 
 template <class T>
-using Forward = void (*)(std::int64_t, std::int64_t, const T*, T*);
+using Forward = void (*)(Cpu, std::int64_t, std::int64_t, const T*, T*);
 template <class T>
-using Backward = void (*)(std::int64_t, std::int64_t, const T*, const T*, T*);
+using Backward = void (*)(Cpu, std::int64_t, std::int64_t, const T*, const T*, T*);
 
 template <class T>
 std::vector<T> forward(Forward<T> kernel, std::int64_t rows, std::int64_t n, const std::vector<T>& x) {
   return on_any_threads([&] {
     std::vector<T> y = x;  // in place
-    kernel(rows, n, y.data(), y.data());
+    kernel(kOnCpu, rows, n, y.data(), y.data());
     return y;
   });
 }
@@ -50,8 +50,8 @@ TEMPLATE_TEST_CASE("softmax and log-softmax match plain loops", "", float, doubl
     const auto log_expected = plain_log_softmax(rows, n, x);
     std::vector<double> expected = log_expected;
     for (double& v : expected) v = std::exp(v);
-    CHECK(close(forward<T>(cpu::softmax_forward<T>, rows, n, x), expected, rounding<T>(8)));
-    CHECK(close(forward<T>(cpu::log_softmax_forward<T>, rows, n, x), log_expected, rounding<T>(8)));
+    CHECK(close(forward<T>(kernels::softmax_forward<T>, rows, n, x), expected, rounding<T>(8)));
+    CHECK(close(forward<T>(kernels::log_softmax_forward<T>, rows, n, x), log_expected, rounding<T>(8)));
 
     std::vector<T> y(expected.begin(), expected.end()), log_y(log_expected.begin(), log_expected.end());
     std::vector<double> grad, log_grad;
@@ -71,12 +71,12 @@ TEMPLATE_TEST_CASE("softmax and log-softmax match plain loops", "", float, doubl
     const auto backward = [&, rows = rows, n = n](Backward<T> kernel, const std::vector<T>& saved) {
       return on_any_threads([&] {
         std::vector<T> out = g;  // in place
-        kernel(rows, n, saved.data(), out.data(), out.data());
+        kernel(kOnCpu, rows, n, saved.data(), out.data(), out.data());
         return out;
       });
     };
-    CHECK(close(backward(cpu::softmax_backward<T>, y), grad, rounding<T>(16)));
-    CHECK(close(backward(cpu::log_softmax_backward<T>, log_y), log_grad, rounding<T>(40)));
+    CHECK(close(backward(kernels::softmax_backward<T>, y), grad, rounding<T>(16)));
+    CHECK(close(backward(kernels::log_softmax_backward<T>, log_y), log_grad, rounding<T>(40)));
   }
 }
 
@@ -85,22 +85,23 @@ TEMPLATE_TEST_CASE("softmax of huge, infinite and NaN logits", "", float, double
   for (const std::int64_t n : {3, 40}) {
     std::vector<T> x(static_cast<std::size_t>(n), T(1e30));
     const double uniform = 1.0 / static_cast<double>(n);
-    CHECK(close(forward<T>(cpu::softmax_forward<T>, 1, n, x), std::vector<double>(x.size(), uniform), rounding<T>(4)));
-    CHECK(close(forward<T>(cpu::log_softmax_forward<T>, 1, n, x), std::vector<double>(x.size(), std::log(uniform)),
+    CHECK(close(forward<T>(kernels::softmax_forward<T>, 1, n, x), std::vector<double>(x.size(), uniform),
+                rounding<T>(4)));
+    CHECK(close(forward<T>(kernels::log_softmax_forward<T>, 1, n, x), std::vector<double>(x.size(), std::log(uniform)),
                 rounding<T>(4)));
     x.assign(x.size(), -kInf<T>);
     x[1] = T(5);
     std::vector<T> certain(x.size(), T(0));
     certain[1] = 1;
-    CHECK(forward<T>(cpu::softmax_forward<T>, 1, n, x) == certain);
-    const auto log_certain = forward<T>(cpu::log_softmax_forward<T>, 1, n, x);
+    CHECK(forward<T>(kernels::softmax_forward<T>, 1, n, x) == certain);
+    const auto log_certain = forward<T>(kernels::log_softmax_forward<T>, 1, n, x);
     CHECK(log_certain[0] == -kInf<T>);
     CHECK(log_certain[1] == 0);
     for (const T bad : {kNaN<T>, kInf<T>}) {
       x[2] = bad;
-      CHECK(std::isnan(forward<T>(cpu::softmax_forward<T>, 1, n, x)[2]));
+      CHECK(std::isnan(forward<T>(kernels::softmax_forward<T>, 1, n, x)[2]));
     }
     x.assign(x.size(), -kInf<T>);
-    CHECK(std::isnan(forward<T>(cpu::softmax_forward<T>, 1, n, x)[0]));
+    CHECK(std::isnan(forward<T>(kernels::softmax_forward<T>, 1, n, x)[0]));
   }
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <lockstep/core/base/check.h>
+#include <lockstep/core/cuda_memory.h>
 
 namespace lockstep {
 namespace {
@@ -230,21 +231,26 @@ void deallocate(void* block, std::size_t bytes) noexcept {
   bytes <= kSmallLimit ? detail::small_deallocate(block, bytes) : blocks().give(block, bytes);
 }
 
-MemoryStats memory_stats() {
+MemoryStats memory_stats(Device device) {
+  if (device.type == Device::Type::cuda) return detail::cuda_memory_stats(device);
   MemoryStats stats = blocks().stats();
   stats.small = g_slab_bytes.load(std::memory_order_relaxed);
   return stats;
 }
 
-std::string memory_summary() {
-  const MemoryStats s = memory_stats();
+std::string memory_summary(Device device) {
+  const MemoryStats s = memory_stats(device);
   const auto mib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
-  return fmt::format(
-      "live {:.1f} MiB, peak {:.1f} MiB, cached {:.1f} MiB, small blocks {:.1f} MiB, {} system allocations",
-      mib(s.live), mib(s.peak), mib(s.cached), mib(s.small), s.system_allocations);
+  std::string text = fmt::format("{}: live {:.1f} MiB, peak {:.1f} MiB, cached {:.1f} MiB", to_string(device),
+                                 mib(s.live), mib(s.peak), mib(s.cached));
+  if (device == kCpu) {
+    text += fmt::format(", small blocks {:.1f} MiB, {} system allocations", mib(s.small), s.system_allocations);
+  }
+  return text;
 }
 
-void reset_peak_memory() { blocks().reset_peak(); }
-void empty_cache() { blocks().release_cached(); }
+void reset_peak_memory(Device device) { device == kCpu ? blocks().reset_peak() : detail::cuda_reset_peak(device); }
+
+void empty_cache(Device device) { device == kCpu ? blocks().release_cached() : detail::cuda_empty_cache(device); }
 
 }  // namespace lockstep

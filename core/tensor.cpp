@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include <lockstep/core/base/check.h>
+#include <lockstep/core/cuda_memory.h>
 #include <lockstep/core/dispatch.h>
 #include <lockstep/core/ops.h>
 #include <lockstep/core/ops/layout.h>
@@ -31,9 +32,16 @@ void check_in_place(const char* op, const Tensor& x) {
                  "expected no in-place change of a tensor that requires a gradient while recording; use NoGradGuard");
 }
 
+void check_device(const char* op, Device device) {
+  const bool exists =
+      device == kCpu || (device.type == Device::Type::cuda && device.index >= 0 && device.index < cuda_device_count());
+  LOCKSTEP_CHECK(exists, DeviceError, op,
+                 "expected the CPU or one of the {} CUDA devices that this build can use here, got {}",
+                 cuda_device_count(), to_string(device));
+}
+
 void check_options(const char* op, const Shape& shape, const TensorOptions& options) {
-  LOCKSTEP_CHECK(options.device == kCpu, DeviceError, op, "expected a device that this build has, got {}",
-                 to_string(options.device));
+  check_device(op, options.device);
   LOCKSTEP_CHECK(options.layout == Layout::row_major || shape.rank() == 4, ShapeError, op,
                  "expected 4 dimensions for channels_last, got {}", to_string(shape));
   constexpr std::int64_t kMaxElements = std::int64_t{1} << 59;  // so that bytes can be counted
@@ -51,16 +59,24 @@ void detail::intrusive_release(TensorImpl* impl) noexcept { impl->release(); }
 Tensor Tensor::empty(const Shape& shape, TensorOptions options) {
   check_options("empty", shape, options);
   const std::size_t bytes = static_cast<std::size_t>(shape.numel()) * size_of(options.dtype);
-  return Tensor(new TensorImpl(IntrusivePtr<Storage>(new Storage(bytes)), 0, shape, options.dtype, options.layout));
+  auto* storage = options.device == kCpu ? new Storage(bytes) : new Storage(bytes, current_stream(options.device));
+  return Tensor(new TensorImpl(IntrusivePtr<Storage>(storage), 0, shape, options));
 }
 
 Tensor Tensor::full(const Shape& shape, double value, TensorOptions options) {
   Tensor out = empty(shape, options);
-  dispatch(out, [&](auto on) { kernels::fill(on, out.numel(), out.dtype(), value, out.data_ptr()); });
+  dispatch("full", out, [&](auto on) { kernels::fill(on, out.numel(), out.dtype(), value, out.data_ptr()); });
   return out;
 }
 Tensor Tensor::zeros(const Shape& shape, TensorOptions options) { return full(shape, 0.0, options); }
 Tensor Tensor::ones(const Shape& shape, TensorOptions options) { return full(shape, 1.0, options); }
+
+Tensor Tensor::empty_pinned(const Shape& shape, DType dtype, Layout layout) {
+  check_options("empty_pinned", shape, {dtype, kCpu, layout});
+  const std::size_t bytes = static_cast<std::size_t>(shape.numel()) * size_of(dtype);
+  void* block = detail::pinned_allocate(bytes);
+  return from_blob(block, shape, {dtype, kCpu, layout}, {block, detail::pinned_deallocate});
+}
 
 Tensor Tensor::arange(std::int64_t n) {
   Tensor out = empty({n}, {.dtype = DType::int64});
@@ -72,7 +88,7 @@ Tensor Tensor::randn(const Shape& shape, TensorOptions options) {
   Tensor out = empty(shape, options);
   Generator& g = default_generator();
   dispatch_floating("randn", out, [&]<class T>(auto on) {
-    kernels::fill_normal<T>(on, out.numel(), T(0), T(1), g.seed, g.draws++, out.data<T>());
+    kernels::fill_normal<T>(on, out.numel(), Compute<T>(0), Compute<T>(1), g.seed, g.draws++, out.data<T>());
   });
   return out;
 }
@@ -81,7 +97,7 @@ Tensor Tensor::rand(const Shape& shape, TensorOptions options) {
   Tensor out = empty(shape, options);
   Generator& g = default_generator();
   dispatch_floating("rand", out, [&]<class T>(auto on) {
-    kernels::fill_uniform<T>(on, out.numel(), T(0), T(1), g.seed, g.draws++, out.data<T>());
+    kernels::fill_uniform<T>(on, out.numel(), Compute<T>(0), Compute<T>(1), g.seed, g.draws++, out.data<T>());
   });
   return out;
 }
@@ -104,8 +120,7 @@ Tensor Tensor::from_blob(void* data, const Shape& shape, TensorOptions options, 
   LOCKSTEP_CHECK(data || shape.numel() == 0, ValueError, "from_blob",
                  "expected memory for shape {}, got a null pointer", to_string(shape));
   const std::size_t bytes = static_cast<std::size_t>(shape.numel()) * size_of(options.dtype);
-  return Tensor(new TensorImpl(IntrusivePtr<Storage>(new Storage(data, bytes, std::move(owner))), 0, shape,
-                               options.dtype, options.layout));
+  return Tensor(new TensorImpl(IntrusivePtr<Storage>(new Storage(data, bytes, std::move(owner))), 0, shape, options));
 }
 
 // ---- What it is.
@@ -126,14 +141,15 @@ void Tensor::check_dtype(DType wanted) const {
 
 double Tensor::item() const {
   LOCKSTEP_CHECK(numel() == 1, ShapeError, "item", "expected one element, got shape {}", to_string(shape()));
+  const Tensor here = detach().to(kCpu);
   double value = 0.0;
-  kernels::cast(kOnCpu, 1, dtype(), data_ptr(), DType::float64, &value);
+  kernels::cast(kOnCpu, 1, dtype(), here.data_ptr(), DType::float64, &value);
   return value;
 }
 
 template <class T>
 std::vector<T> Tensor::to_vector() const {
-  const Tensor plain = detach().to(Layout::row_major);
+  const Tensor plain = detach().to(kCpu).to(Layout::row_major);
   std::vector<T> values(static_cast<std::size_t>(numel()));
   kernels::cast(kOnCpu, numel(), dtype(), plain.data_ptr(), dtype_of<T>, values.data());
   return values;
@@ -147,7 +163,7 @@ template std::vector<std::uint8_t> Tensor::to_vector() const;
 
 Tensor Tensor::clone() const {
   Tensor out = empty(shape(), options());
-  std::copy_n(static_cast<const std::byte*>(data_ptr()), nbytes(), static_cast<std::byte*>(out.data_ptr()));
+  detail::copy_bytes(nbytes(), data_ptr(), device(), out.data_ptr(), device());
   if (must_record(*this)) {
     record("clone", out, {this}, [](GradContext& ctx) { ctx.set(0, std::move(ctx.grad)); });
   }
@@ -157,7 +173,7 @@ Tensor Tensor::clone() const {
 Tensor Tensor::to(DType wanted) const {
   if (dtype() == wanted) return *this;
   Tensor out = empty(shape(), {wanted, device(), layout()});
-  dispatch(out, [&](auto on) { kernels::cast(on, numel(), dtype(), data_ptr(), wanted, out.data_ptr()); });
+  dispatch("cast", out, [&](auto on) { kernels::cast(on, numel(), dtype(), data_ptr(), wanted, out.data_ptr()); });
   if (is_floating(wanted) && must_record(*this)) {
     record("cast", out, {this}, [source = dtype()](GradContext& ctx) { ctx.set(0, ctx.grad.to(source)); });
   }
@@ -165,9 +181,14 @@ Tensor Tensor::to(DType wanted) const {
 }
 
 Tensor Tensor::to(Device wanted) const {
-  LOCKSTEP_CHECK(wanted == device(), DeviceError, "to", "expected a device that this build has, got {}",
-                 to_string(wanted));
-  return *this;
+  if (device() == wanted) return *this;
+  check_device("to", wanted);
+  Tensor out = empty(shape(), {dtype(), wanted, layout()});
+  detail::copy_bytes(nbytes(), data_ptr(), device(), out.data_ptr(), wanted);
+  if (must_record(*this)) {
+    record("to", out, {this}, [source = device()](GradContext& ctx) { ctx.set(0, ctx.grad.to(source)); });
+  }
+  return out;
 }
 
 Tensor Tensor::to(Layout wanted) const {
@@ -181,7 +202,7 @@ Tensor Tensor::to(Layout wanted) const {
   } else {
     out = empty(s, {dtype(), device(), wanted});
     const bool to_last = wanted == Layout::channels_last;
-    dispatch(out, [&](auto on) {
+    dispatch("layout", out, [&](auto on) {
       kernels::transpose(on, s[0], to_last ? channels : pixels, to_last ? pixels : channels, size_of(dtype()),
                          data_ptr(), out.data_ptr());
     });
@@ -201,7 +222,7 @@ Tensor Tensor::detach() const {
 
 Tensor& Tensor::fill_(double value) {
   check_in_place("fill_", *this);
-  dispatch(*this, [&](auto on) { kernels::fill(on, numel(), dtype(), value, data_ptr()); });
+  dispatch("fill_", *this, [&](auto on) { kernels::fill(on, numel(), dtype(), value, data_ptr()); });
   detail::bump_version(*this);
   return *this;
 }
@@ -211,9 +232,9 @@ Tensor& Tensor::copy_(const Tensor& source) {
   require_defined("copy_", source, "a source");
   LOCKSTEP_CHECK(source.shape() == shape(), ShapeError, "copy_", "expected a source of shape {}, got {}",
                  to_string(shape()), to_string(source.shape()));
-  const Tensor converted = source.detach().to(layout());
+  const Tensor converted = source.detach().to(layout()).to(device());
   if (converted.data_ptr() != data_ptr()) {
-    dispatch(*this, [&](auto on) {
+    dispatch("copy_", *this, [&](auto on) {
       kernels::cast(on, numel(), converted.dtype(), converted.data_ptr(), dtype(), data_ptr());
     });
   }
@@ -228,7 +249,7 @@ Tensor& Tensor::add_(const Tensor& other, double scale) {
                  to_string(other.shape()));
   const Tensor converted = other.detach().to(layout());
   dispatch_floating("add_", *this, [&]<class T>(auto on) {
-    kernels::add_scaled<T>(on, numel(), converted.data<T>(), static_cast<T>(scale), data<T>());
+    kernels::add_scaled<T>(on, numel(), converted.data<T>(), static_cast<Compute<T>>(scale), data<T>());
   });
   detail::bump_version(*this);
   return *this;
@@ -237,10 +258,17 @@ Tensor& Tensor::add_(const Tensor& other, double scale) {
 Tensor& Tensor::mul_(double scale) {
   check_in_place("mul_", *this);
   dispatch_floating("mul_", *this, [&]<class T>(auto on) {
-    kernels::affine<T>(on, numel(), data<T>(), static_cast<T>(scale), T(0), data<T>());
+    kernels::affine<T>(on, numel(), data<T>(), static_cast<Compute<T>>(scale), Compute<T>(0), data<T>());
   });
   detail::bump_version(*this);
   return *this;
+}
+
+void Tensor::record_stream(const Stream& stream) const {
+  checked(impl_);
+  LOCKSTEP_CHECK(stream.device() == device(), DeviceError, "record_stream", "expected a stream of {}, got one of {}",
+                 to_string(device()), to_string(stream.device()));
+  impl_->storage->record_stream(stream);
 }
 
 // ---- Gradients.

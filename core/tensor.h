@@ -15,6 +15,8 @@
 
 namespace lockstep {
 
+class Stream;
+
 namespace detail {
 class Node;
 struct TensorImpl;
@@ -48,6 +50,9 @@ class Tensor {
   static Tensor zeros(const Shape& shape, TensorOptions options = {});               ///< all 0
   static Tensor ones(const Shape& shape, TensorOptions options = {});                ///< all 1
   static Tensor full(const Shape& shape, double value, TensorOptions options = {});  ///< all `value`
+  /// Contents undefined, in page-locked host memory: copies between it and a CUDA device do not stop the host. Do not
+  /// change or free it before such a copy is done. Throws DeviceError where there is no CUDA device.
+  static Tensor empty_pinned(const Shape& shape, DType dtype = DType::float32, Layout layout = Layout::row_major);
   /// 0, 1, …, n − 1 as int64.
   static Tensor arange(std::int64_t n);
   /// Standard normal draws (float32 or float64) from default_generator().
@@ -98,13 +103,19 @@ class Tensor {
   Tensor clone() const;
   /// The same values as another dtype; this tensor itself if it already has it.
   Tensor to(DType dtype) const;
-  /// The same values on another device. Throws DeviceError where there is none such.
+  /// The same values on another device; this tensor itself if it is there already. Queued on the current streams of the
+  /// CUDA devices that take part; returns when it is done if the target is the CPU. Throws DeviceError where there is
+  /// no such device.
   Tensor to(Device device) const;
   /// The same values in another memory order; this tensor itself (or a view) if it already has it. Throws ShapeError
   /// for channels_last unless rank is 4.
   Tensor to(Layout layout) const;
   /// The same array without its place on the tape. Shares memory.
   Tensor detach() const;
+  /// Keeps the memory from being used again before the work that `stream` has when the last tensor on it goes is done:
+  /// for tensors used on another stream than the one they were made on. Throws DeviceError for a stream of another
+  /// device.
+  void record_stream(const Stream& stream) const;
 
   // ---- In place, not recorded. Throw AutogradError while gradients are being recorded on a tensor that takes part.
 

@@ -12,22 +12,27 @@
 namespace lockstep::detail {
 
 struct TensorImpl final : RefCounted<TensorImpl>, SmallObject {
-  TensorImpl(IntrusivePtr<Storage> storage_, std::size_t offset_, const Shape& shape_, DType dtype_, Layout layout_)
-      : storage(std::move(storage_)), offset(offset_), shape(shape_), dtype(dtype_), layout(layout_) {}
+  TensorImpl(IntrusivePtr<Storage> storage_, std::size_t offset_, const Shape& shape_, const TensorOptions& options)
+      : storage(std::move(storage_)),
+        offset(offset_),
+        shape(shape_),
+        dtype(options.dtype),
+        layout(options.layout),
+        device(options.device) {}
 
   IntrusivePtr<Storage> storage;
   std::size_t offset;  // bytes from the start of the storage
   Shape shape;
   DType dtype;
   Layout layout;
-  Device device = kCpu;
+  Device device;
   IntrusivePtr<Node> node;  // null unless it requires a gradient
 };
 
 /// Another tensor over the same memory, without a place on the tape. The caller has checked that shape and layout fit.
 inline Tensor alias(const Tensor& x, const Shape& shape, Layout layout, std::size_t byte_offset = 0) {
   const TensorImpl& impl = *x.impl();
-  return Tensor(new TensorImpl(impl.storage, impl.offset + byte_offset, shape, impl.dtype, layout));
+  return Tensor(new TensorImpl(impl.storage, impl.offset + byte_offset, shape, {impl.dtype, impl.device, layout}));
 }
 
 /// True if nothing but this handle can see the memory, so that it may be overwritten.

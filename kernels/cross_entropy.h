@@ -16,6 +16,10 @@ template <class T>
 void cross_entropy_forward(Cpu, std::int64_t rows, std::int64_t classes, const T* logits, const std::int64_t* target,
                            std::int64_t ignore_index, T smoothing, T* loss);
 
+/// 1 / the number of rows whose target is not ignore_index.
+template <class T>
+void cross_entropy_inverse_count(Cpu, std::int64_t rows, const std::int64_t* target, std::int64_t ignore_index, T* out);
+
 /// grad_logits[row] = grad_loss[row] · (softmax(logits) − smoothed target); 0 for ignored rows. grad_logits may be
 /// logits.
 template <class T>

@@ -14,4 +14,9 @@ template <class T>
 void gemm(Cpu, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, const T* a,
           std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc);
 
+/// y [rows, out] = x [rows, in] · wᵀ + bias with w [out, in], bias [out] or null.
+template <class T>
+void linear_forward(Cpu, std::int64_t rows, std::int64_t out, std::int64_t in, const T* x, const T* w, const T* bias,
+                    T* y);
+
 }  // namespace lockstep::kernels

@@ -42,8 +42,8 @@ void uniform_(const Tensor& tensor, double low, double high) {
   LOCKSTEP_CHECK(low <= high, ValueError, "uniform_", "expected low <= high, got {} and {}", low, high);
   Generator& generator = default_generator();
   dispatch_floating("uniform_", tensor, [&]<class T>(auto on) {
-    kernels::fill_uniform<T>(on, tensor.numel(), static_cast<T>(low), static_cast<T>(high), generator.seed,
-                             generator.draws++, tensor.data<T>());
+    kernels::fill_uniform<T>(on, tensor.numel(), static_cast<Compute<T>>(low), static_cast<Compute<T>>(high),
+                             generator.seed, generator.draws++, tensor.data<T>());
   });
   lockstep::detail::bump_version(tensor);
 }
@@ -53,8 +53,8 @@ void normal_(const Tensor& tensor, double mean, double stddev) {
   LOCKSTEP_CHECK(stddev >= 0.0, ValueError, "normal_", "expected stddev >= 0, got {}", stddev);
   Generator& generator = default_generator();
   dispatch_floating("normal_", tensor, [&]<class T>(auto on) {
-    kernels::fill_normal<T>(on, tensor.numel(), static_cast<T>(mean), static_cast<T>(stddev), generator.seed,
-                            generator.draws++, tensor.data<T>());
+    kernels::fill_normal<T>(on, tensor.numel(), static_cast<Compute<T>>(mean), static_cast<Compute<T>>(stddev),
+                            generator.seed, generator.draws++, tensor.data<T>());
   });
   lockstep::detail::bump_version(tensor);
 }

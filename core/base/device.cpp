@@ -3,10 +3,17 @@
 #include <charconv>
 
 #include <lockstep/core/base/check.h>
+#include <lockstep/core/base/cuda_check.h>
 
 namespace lockstep {
 
-int cuda_device_count() { return 0; }
+int cuda_device_count() {
+  static const int count = [] {
+    int found = 0;
+    return cudaGetDeviceCount(&found) == cudaSuccess ? found : 0;  // fails where there is no driver
+  }();
+  return count;
+}
 
 Device parse_device(std::string_view text) {
   if (text == "cpu" || (text == "auto" && cuda_device_count() == 0)) return kCpu;

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-struct CUstream_st;
+#include <lockstep/core/base/cuda.h>
 
 namespace lockstep {
 
@@ -22,11 +22,9 @@ struct Device {
 inline constexpr Device kCpu{};
 
 /// Where a kernel runs is its first argument, so that one call serves every device: on the calling thread and those of
-/// its pool, at once …
+/// its pool, at once, or (a CudaStream) queued on a stream of a CUDA device.
 struct Cpu {};
 inline constexpr Cpu kOnCpu{};
-/// … or queued on a CUDA stream. This is what cudaStream_t is, spelled without a CUDA header.
-using CudaStream = CUstream_st*;
 
 /// Reads "cpu", "cuda" (device 0) or "cuda:N"; "auto" is the best device of this machine. Throws ValueError on other
 /// text and DeviceError for a device that this build or machine does not have.

@@ -59,4 +59,14 @@ inline constexpr DType dtype_of<std::int64_t> = DType::int64;
 template <>
 inline constexpr DType dtype_of<std::uint8_t> = DType::uint8;
 
+/// The type that kernels compute in, and keep statistics and scalars in, for elements of type T: float for the 16-bit
+/// types, else T.
+template <class T>
+using Compute = std::conditional_t<std::is_same_v<T, float16> || std::is_same_v<T, bfloat16>, float, T>;
+
+/// The same for a DType.
+constexpr DType compute_dtype(DType dtype) {
+  return dtype == DType::float16 || dtype == DType::bfloat16 ? DType::float32 : dtype;
+}
+
 }  // namespace lockstep

@@ -9,10 +9,21 @@
 namespace lockstep {
 namespace {
 
+/// Per-channel tensors are of x's dtype, or float32 beside 16-bit images: mixed precision.
+void require_per_channel(const char* op, const Tensor& x, const Tensor& per_channel, const char* what) {
+  require_defined(op, per_channel, what);
+  if (per_channel.dtype() != compute_dtype(x.dtype())) {
+    require_same(op, x, per_channel);
+  } else {
+    require_same_device(op, x, per_channel);
+  }
+}
+
 void check_inputs(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
                   const Tensor& running_var, const BatchNormOptions& options, const Tensor& residual) {
-  require_same(op, x, weight);
-  require_same(op, x, bias);
+  require_defined(op, x, "x [N, C] or [N, C, H, W]");
+  require_per_channel(op, x, weight, "weight");
+  require_per_channel(op, x, bias, "bias");
   LOCKSTEP_CHECK(x.rank() == 2 || x.rank() == 4, ShapeError, op, "expected x [N, C] or [N, C, H, W], got {}",
                  to_string(x.shape()));
   const Shape per_channel{x.size(1)};
@@ -24,8 +35,8 @@ void check_inputs(const char* op, const Tensor& x, const Tensor& weight, const T
   LOCKSTEP_CHECK(running_mean.defined() == running_var.defined() && (options.training || running_mean.defined()),
                  ValueError, op, "expected running_mean and running_var together, and in evaluation always");
   if (running_mean.defined()) {
-    require_same(op, x, running_mean);
-    require_same(op, x, running_var);
+    require_per_channel(op, x, running_mean, "running_mean");
+    require_per_channel(op, x, running_var, "running_var");
   }
   LOCKSTEP_CHECK(options.eps > 0 || !options.training, ValueError, op, "expected eps > 0, got {}", options.eps);
   LOCKSTEP_CHECK(!options.training || x.numel() / std::max<std::int64_t>(x.size(1), 1) > 1, ValueError, op,
@@ -39,44 +50,45 @@ void check_inputs(const char* op, const Tensor& x, const Tensor& weight, const T
 
 Tensor to_rows(const Tensor& x) { return x.rank() == 4 ? x.to(Layout::channels_last) : x; }
 
-Tensor normalize(const char* op, const Tensor& x_any, const Tensor& weight, const Tensor& bias,
+Tensor normalize(const char* op, const Tensor& x_any, const Tensor& weight_any, const Tensor& bias_any,
                  const Tensor& running_mean, const Tensor& running_var, const BatchNormOptions& options,
                  const Tensor& residual_any, bool relu) {
-  check_inputs(op, x_any, weight, bias, running_mean, running_var, options, residual_any);
+  check_inputs(op, x_any, weight_any, bias_any, running_mean, running_var, options, residual_any);
   const Tensor x = to_rows(x_any);
   const Tensor residual = residual_any.defined() ? to_rows(residual_any) : Tensor();
   const std::int64_t channels = x.size(1), rows = x.numel() / std::max<std::int64_t>(channels, 1);
   Tensor y = Tensor::empty(x.shape(), x.options());
-  const TensorOptions per_channel{x.dtype(), x.device()};
-  Tensor mean, invstd = Tensor::empty({channels}, per_channel);
+  const TensorOptions per_channel{compute_dtype(x.dtype()), x.device()};
+  const Tensor weight = weight_any.to(per_channel.dtype), bias = bias_any.to(per_channel.dtype);
+  const bool tracks = options.training && running_mean.defined();
+  const Tensor kept_mean = running_mean.defined() ? running_mean.detach().to(per_channel.dtype) : Tensor();
+  const Tensor kept_var = running_var.defined() ? running_var.detach().to(per_channel.dtype) : Tensor();
+  const Tensor mean = options.training ? Tensor::empty({channels}, per_channel) : kept_mean;
+  const Tensor variance = options.training ? Tensor::empty({channels}, per_channel) : kept_var;
+  const Tensor invstd = Tensor::empty({channels}, per_channel);
   dispatch_floating(op, x, [&]<class T>(auto on) {
-    const T* variance = nullptr;
-    Tensor batch_variance;
+    using C = Compute<T>;
     if (options.training) {
-      mean = Tensor::empty({channels}, per_channel);
-      batch_variance = Tensor::empty({channels}, per_channel);
-      kernels::batch_norm_statistics<T>(on, rows, channels, x.data<T>(), mean.data<T>(), batch_variance.data<T>());
-      variance = batch_variance.data<T>();
-      if (running_mean.defined()) {
-        kernels::batch_norm_update_running<T>(on, rows, channels, mean.data<T>(), variance, options.momentum,
-                                              running_mean.data<T>(), running_var.data<T>());
-        detail::bump_version(running_mean);
-        detail::bump_version(running_var);
-      }
-    } else {
-      mean = running_mean.detach();
-      variance = running_var.data<T>();
+      kernels::batch_norm_statistics<T>(on, rows, channels, x.data<T>(), mean.data<C>(), variance.data<C>());
     }
-    kernels::batch_norm_invstd<T>(on, channels, variance, options.eps, invstd.data<T>());
-    kernels::batch_norm_apply<T>(on, rows, channels, x.data<T>(), mean.data<T>(), invstd.data<T>(), weight.data<T>(),
-                                 bias.data<T>(), residual.defined() ? residual.data<T>() : nullptr, relu, y.data<T>());
+    if (tracks) {
+      kernels::batch_norm_update_running<C>(on, rows, channels, mean.data<C>(), variance.data<C>(), options.momentum,
+                                            kept_mean.data<C>(), kept_var.data<C>());
+    }
+    kernels::batch_norm_invstd<C>(on, channels, variance.data<C>(), options.eps, invstd.data<C>());
+    kernels::batch_norm_apply<T>(on, rows, channels, x.data<T>(), mean.data<C>(), invstd.data<C>(), weight.data<C>(),
+                                 bias.data<C>(), residual.defined() ? residual.data<T>() : nullptr, relu, y.data<T>());
   });
+  if (tracks) {
+    Tensor(running_mean).copy_(kept_mean);  // itself, unless it is of another dtype
+    Tensor(running_var).copy_(kept_var);
+  }
   if (!must_record(x, weight, bias, residual)) return y;
 
   record(
       op, y, {&x, &weight, &bias, &residual},
       [op, x = SavedTensor(x), w = SavedTensor(weight), mean = SavedTensor(mean), invstd = SavedTensor(invstd),
-       y = relu ? SavedTensor::output(y) : SavedTensor(Tensor()), rows, channels,
+       y = relu ? SavedTensor::output(y) : SavedTensor(Tensor()), rows, channels, per_channel,
        training = options.training](GradContext& ctx) {
         const Tensor& saved_x = x.get(op);
         const Tensor& saved_y = y.get(op);
@@ -88,15 +100,16 @@ Tensor normalize(const char* op, const Tensor& x_any, const Tensor& weight, cons
         Tensor grad_residual;
         if (ctx.needs(3)) grad_residual = reuse ? grad : Tensor::empty(grad.shape(), grad.options());
         Tensor grad_x = reuse && !ctx.needs(3) ? grad : Tensor::empty(grad.shape(), grad.options());
-        Tensor grad_w = Tensor::empty({channels}, {grad.dtype(), grad.device()});
-        Tensor grad_b = Tensor::empty({channels}, {grad.dtype(), grad.device()});
+        Tensor grad_w = Tensor::empty({channels}, per_channel);
+        Tensor grad_b = Tensor::empty({channels}, per_channel);
         dispatch_floating(op, grad, [&]<class T>(auto on) {
+          using C = Compute<T>;
           const auto backward = [&](auto... args) {
             training ? kernels::batch_norm_backward<T>(on, args...) : kernels::batch_norm_backward_eval<T>(on, args...);
           };
           backward(rows, channels, saved_x.data<T>(), saved_y.defined() ? saved_y.data<T>() : nullptr, grad.data<T>(),
-                   mean.get(op).data<T>(), invstd.get(op).data<T>(), w.get(op).data<T>(), grad_x.data<T>(),
-                   grad_residual.defined() ? grad_residual.data<T>() : nullptr, grad_w.data<T>(), grad_b.data<T>());
+                   mean.get(op).data<C>(), invstd.get(op).data<C>(), w.get(op).data<C>(), grad_x.data<T>(),
+                   grad_residual.defined() ? grad_residual.data<T>() : nullptr, grad_w.data<C>(), grad_b.data<C>());
         });
         grad = {};
         ctx.set(0, std::move(grad_x));

@@ -11,8 +11,7 @@ Tensor dropout(const Tensor& x, double p, bool training) {
   require_defined("dropout", x, "a tensor");
   LOCKSTEP_CHECK(p >= 0.0 && p <= 1.0, ValueError, "dropout", "expected a probability from 0 to 1, got {}", p);
   if (!training || p == 0.0) return x;
-  LOCKSTEP_CHECK(x.dtype() == DType::float32 || x.dtype() == DType::float64, DTypeError, "dropout",
-                 "expected float32 or float64, got {}", name(x.dtype()));
+  require_floating("dropout", x);  // before a draw is taken
   Generator& generator = default_generator();
   const std::uint64_t seed = generator.seed, stream = generator.draws++;
   const auto apply = [=](const Tensor& from) {

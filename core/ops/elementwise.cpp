@@ -144,7 +144,8 @@ Tensor affine(const Tensor& x, double scale, double shift) {
   require_defined("affine", x, "a tensor");
   Tensor y = Tensor::empty(x.shape(), x.options());
   dispatch_floating("affine", x, [&]<class T>(auto on) {
-    kernels::affine<T>(on, x.numel(), x.data<T>(), static_cast<T>(scale), static_cast<T>(shift), y.data<T>());
+    kernels::affine<T>(on, x.numel(), x.data<T>(), static_cast<Compute<T>>(scale), static_cast<Compute<T>>(shift),
+                       y.data<T>());
   });
   if (must_record(x)) {
     record("affine", y, {&x}, [scale](GradContext& ctx) { ctx.set(0, affine(ctx.grad, scale, 0.0)); });

@@ -18,7 +18,7 @@ Tensor multiply(const char* op, bool transpose_a, const Tensor& a, bool transpos
   dispatch_floating(op, a, [&]<class T>(auto on) {
     for (std::int64_t i = 0; i < batch; ++i) {
       kernels::gemm<T>(on, transpose_a, transpose_b, m, n, k, a.data<T>() + i * m * k, a.size(-1),
-                       b.data<T>() + i * k * n, b.size(-1), T(0), c.data<T>() + i * m * n, n);
+                       b.data<T>() + i * k * n, b.size(-1), Compute<T>(0), c.data<T>() + i * m * n, n);
     }
   });
   return c;
@@ -58,11 +58,8 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   for (int i = 0; i + 1 < x.rank(); ++i) rows *= x.size(i);
   Tensor y = Tensor::empty(x.shape().with(-1, out), {x.dtype(), x.device()});
   dispatch_floating("linear", x, [&]<class T>(auto on) {
-    if (bias.defined()) {
-      for (std::int64_t row = 0; row < rows; ++row) std::copy_n(bias.data<T>(), out, y.data<T>() + row * out);
-    }
-    kernels::gemm<T>(on, false, true, rows, out, in, plain.data<T>(), in, weight.data<T>(), in,
-                     bias.defined() ? T(1) : T(0), y.data<T>(), out);
+    kernels::linear_forward<T>(on, rows, out, in, plain.data<T>(), weight.data<T>(),
+                               bias.defined() ? bias.data<T>() : nullptr, y.data<T>());
   });
   if (must_record(plain, weight, bias)) {
     record("linear", y, {&plain, &weight, &bias},
@@ -73,19 +70,19 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
              dispatch_floating("linear", grad, [&]<class T>(auto on) {
                if (ctx.needs(0)) {
                  Tensor grad_x = Tensor::empty(saved_x.shape(), saved_x.options());
-                 kernels::gemm<T>(on, false, false, rows, in, out, grad.data<T>(), out, saved_w.data<T>(), in, T(0),
-                                  grad_x.data<T>(), in);
+                 kernels::gemm<T>(on, false, false, rows, in, out, grad.data<T>(), out, saved_w.data<T>(), in,
+                                  Compute<T>(0), grad_x.data<T>(), in);
                  ctx.set(0, std::move(grad_x));
                }
                if (ctx.needs(1)) {
                  Tensor grad_w = Tensor::empty(saved_w.shape(), saved_w.options());
-                 kernels::gemm<T>(on, true, false, out, in, rows, grad.data<T>(), out, saved_x.data<T>(), in, T(0),
-                                  grad_w.data<T>(), in);
+                 kernels::gemm<T>(on, true, false, out, in, rows, grad.data<T>(), out, saved_x.data<T>(), in,
+                                  Compute<T>(0), grad_w.data<T>(), in);
                  ctx.set(1, std::move(grad_w));
                }
                if (ctx.needs(2)) {
                  Tensor grad_b = Tensor::empty({out}, {grad.dtype(), grad.device()});
-                 kernels::reduce_sum<T>(on, 1, rows, out, grad.data<T>(), T(1), grad_b.data<T>());
+                 kernels::reduce_sum<T>(on, 1, rows, out, grad.data<T>(), Compute<T>(1), grad_b.data<T>());
                  ctx.set(2, std::move(grad_b));
                }
              });

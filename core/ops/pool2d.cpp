@@ -67,7 +67,7 @@ Tensor max_pool2d(const Tensor& x_any, const Pool2dOptions& options) {
   Tensor y = Tensor::empty({shape.n, shape.c, shape.p, shape.q}, x.options());
   // int32 indices live in a byte tensor: int32 is no tensor dtype of its own.
   const Tensor argmax =
-      Tensor::empty({y.numel() * static_cast<std::int64_t>(sizeof(std::int32_t))}, {.dtype = DType::uint8});
+      Tensor::empty({y.numel() * static_cast<std::int64_t>(sizeof(std::int32_t))}, {DType::uint8, x.device()});
   dispatch_floating("max_pool2d", x, [&]<class T>(auto on) {
     kernels::max_pool2d_forward<T>(on, shape, x.data<T>(), y.data<T>(), static_cast<std::int32_t*>(argmax.data_ptr()));
   });

@@ -30,7 +30,8 @@ Tensor sum_marked(const char* op, const Tensor& x, const Mask& marked, double sc
     for (int i = first; i <= last; ++i) shape = shape.with(i, 1);
     Tensor out = Tensor::empty(shape, {y.dtype(), y.device(), Layout::row_major});
     dispatch_floating(op, y, [&]<class T>(auto on) {
-      kernels::reduce_sum<T>(on, outer, n, inner, y.data<T>(), scaled ? T(1) : static_cast<T>(scale), out.data<T>());
+      kernels::reduce_sum<T>(on, outer, n, inner, y.data<T>(), scaled ? Compute<T>(1) : static_cast<Compute<T>>(scale),
+                             out.data<T>());
     });
     scaled = true;
     y = out;
@@ -39,7 +40,7 @@ Tensor sum_marked(const char* op, const Tensor& x, const Mask& marked, double sc
   if (scaled) return y;
   Tensor out = Tensor::empty(shape, y.options());  // a scaled copy: each element is a sum of one
   dispatch_floating(op, y, [&]<class T>(auto on) {
-    kernels::reduce_sum<T>(on, y.numel(), 1, 1, y.data<T>(), static_cast<T>(scale), out.data<T>());
+    kernels::reduce_sum<T>(on, y.numel(), 1, 1, y.data<T>(), static_cast<Compute<T>>(scale), out.data<T>());
   });
   return out;
 }
@@ -136,8 +137,8 @@ std::pair<Tensor, Tensor> max_along(const char* op, const Tensor& x, int dim, bo
                  to_string(x.shape()));
   const Tensor plain = x.detach().to(Layout::row_major);
   const Shape shape = reduced_shape(x.shape(), dim, keepdim);
-  Tensor values = Tensor::empty(shape, {.dtype = x.dtype()});
-  Tensor index = Tensor::empty(shape, {.dtype = DType::int64});
+  Tensor values = Tensor::empty(shape, {x.dtype(), x.device()});
+  Tensor index = Tensor::empty(shape, {DType::int64, x.device()});
   const detail::Around a(x.shape(), dim);
   dispatch_floating(op, x, [&]<class T>(auto on) {
     kernels::reduce_max<T>(on, a.outer, a.size, a.inner, plain.data<T>(), values.data<T>(), index.data<std::int64_t>());
@@ -145,7 +146,7 @@ std::pair<Tensor, Tensor> max_along(const char* op, const Tensor& x, int dim, bo
   if (must_record(x)) {
     record(op, values, {&x}, [op, a, shape = x.shape(), index = SavedTensor(index)](GradContext& ctx) {
       const Tensor grad = ctx.grad.to(Layout::row_major);
-      Tensor grad_x = Tensor::empty(shape, {.dtype = grad.dtype()});
+      Tensor grad_x = Tensor::empty(shape, {grad.dtype(), grad.device()});
       dispatch_floating(op, grad, [&]<class T>(auto on) {
         kernels::reduce_max_backward<T>(on, a.outer, a.size, a.inner, grad.data<T>(),
                                         index.get(op).data<std::int64_t>(), grad_x.data<T>());
@@ -172,8 +173,8 @@ std::pair<Tensor, Tensor> topk(const Tensor& x, std::int64_t k) {
   LOCKSTEP_CHECK(k >= 1 && k <= n, ValueError, "topk", "expected k from 1 to {}, got {}", n, k);
   const Tensor plain = x.detach().to(Layout::row_major);
   const Shape shape = x.shape().with(-1, k);
-  Tensor values = Tensor::empty(shape, {.dtype = x.dtype()});
-  Tensor index = Tensor::empty(shape, {.dtype = DType::int64});
+  Tensor values = Tensor::empty(shape, {x.dtype(), x.device()});
+  Tensor index = Tensor::empty(shape, {DType::int64, x.device()});
   dispatch_floating("topk", x, [&]<class T>(auto on) {
     kernels::topk<T>(on, x.numel() / n, n, k, plain.data<T>(), values.data<T>(), index.data<std::int64_t>());
   });
@@ -189,10 +190,10 @@ std::int64_t count_correct(const Tensor& logits, const Tensor& target, std::int6
                  "expected logits [N, classes] and targets [N], got {} and {}", to_string(logits.shape()),
                  to_string(target.shape()));
   LOCKSTEP_CHECK(k >= 1, ValueError, "count_correct", "expected k >= 1, got {}", k);
-  const Tensor best = topk(logits, std::min(k, logits.size(1))).second;
+  const Tensor best = topk(logits, std::min(k, logits.size(1))).second.to(kCpu), wanted_classes = target.to(kCpu);
   const std::int64_t columns = best.size(1);
   const auto* index = best.data<std::int64_t>();
-  const auto* wanted = target.data<std::int64_t>();
+  const auto* wanted = wanted_classes.data<std::int64_t>();
   std::int64_t correct = 0;
   for (std::int64_t row = 0; row < target.numel(); ++row) {
     correct +=

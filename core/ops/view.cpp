@@ -14,25 +14,37 @@
 namespace lockstep {
 namespace {
 
-/// Copies `count` rows of `length` bytes between buffers with other distances from row to row.
-void copy_rows(std::int64_t count, std::int64_t length, const std::byte* source, std::int64_t source_step,
-               std::byte* target, std::int64_t target_step) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    std::copy_n(source + i * source_step, length, target + i * target_step);
-  }
-}
+/// A run of elements in a buffer, again and again: `length` from `start` on in every `step`.
+struct Rows {
+  std::int64_t start, step;
+};
 
-const std::byte* bytes_of(const Tensor& x) { return static_cast<const std::byte*>(x.data_ptr()); }
-std::byte* mutable_bytes_of(const Tensor& x) { return static_cast<std::byte*>(x.data_ptr()); }
+/// Copies `count` rows of `length` elements between tensors with other distances from row to row.
+void copy_rows(const char* op, std::int64_t count, std::int64_t length, const Tensor& source, Rows from,
+               const Tensor& target, Rows to) {
+  StridedCopy box;
+  box.rank = 2;
+  box.sizes[0] = count;
+  box.sizes[1] = length;
+  box.source_strides[0] = from.step;
+  box.target_strides[0] = to.step;
+  box.source_strides[1] = box.target_strides[1] = 1;
+  const std::size_t element = size_of(source.dtype());
+  const auto at = [element](const Tensor& x, std::int64_t index) {
+    return static_cast<std::byte*>(x.data_ptr()) + static_cast<std::size_t>(index) * element;
+  };
+  if (count == 0 || length == 0) return;
+  dispatch(op, source,
+           [&](auto on) { kernels::copy_strided(on, box, element, at(source, from.start), at(target, to.start)); });
+}
 
 /// Places `part` at `start` along `dim` of a tensor of zeros: the gradient of narrow.
 Tensor pad_with_zeros(const Tensor& part, const Shape& shape, int dim, std::int64_t start) {
   Tensor out = Tensor::zeros(shape, {part.dtype(), part.device(), Layout::row_major});
   const Tensor plain = part.to(Layout::row_major);
   const detail::Around whole(shape, dim);
-  const auto row = whole.inner * static_cast<std::int64_t>(size_of(part.dtype()));
-  copy_rows(whole.outer, part.size(dim) * row, bytes_of(plain), part.size(dim) * row,
-            mutable_bytes_of(out) + start * row, whole.size * row);
+  const std::int64_t length = part.size(dim) * whole.inner;
+  copy_rows("narrow", whole.outer, length, plain, {0, length}, out, {start * whole.inner, whole.size * whole.inner});
   return out;
 }
 
@@ -101,7 +113,8 @@ Tensor transpose(const Tensor& x, int dim0, int dim1) {
     box.source_strides[i] = source[static_cast<std::size_t>(i)];
     box.target_strides[i] = target[static_cast<std::size_t>(i)];
   }
-  dispatch(x, [&](auto on) { kernels::copy_strided(on, box, size_of(x.dtype()), x.data_ptr(), y.data_ptr()); });
+  dispatch("transpose", x,
+           [&](auto on) { kernels::copy_strided(on, box, size_of(x.dtype()), x.data_ptr(), y.data_ptr()); });
   if (must_record(x)) {
     record("transpose", y, {&x}, [dim0, dim1](GradContext& ctx) { ctx.set(0, transpose(ctx.grad, dim0, dim1)); });
   }
@@ -115,18 +128,16 @@ Tensor narrow(const Tensor& x, int dim, std::int64_t start, std::int64_t length)
                  "expected a range inside dimension {} of {}, got start {} and length {}", dim, to_string(x.shape()),
                  start, length);
   const Shape shape = x.shape().with(dim, length);
-  const auto element = static_cast<std::int64_t>(size_of(x.dtype()));
   Tensor y;
   if (dim == 0) {
-    const std::int64_t row = x.size(0) == 0 ? 0 : x.numel() / x.size(0) * element;
+    const std::int64_t row = x.size(0) == 0 ? 0 : x.numel() / x.size(0) * static_cast<std::int64_t>(size_of(x.dtype()));
     y = detail::alias(x, shape, x.layout(), static_cast<std::size_t>(start * row));
   } else {
     const Tensor plain = x.to(Layout::row_major);
     const detail::Around whole(x.shape(), dim);
-    const std::int64_t row = whole.inner * element;
     y = Tensor::empty(shape, {x.dtype(), x.device(), Layout::row_major});
-    copy_rows(whole.outer, length * row, bytes_of(plain) + start * row, whole.size * row, mutable_bytes_of(y),
-              length * row);
+    copy_rows("narrow", whole.outer, length * whole.inner, plain, {start * whole.inner, whole.size * whole.inner}, y,
+              {0, length * whole.inner});
   }
   if (must_record(x)) {
     record("narrow", y, {&x}, [shape = x.shape(), dim, start](GradContext& ctx) {
@@ -152,15 +163,14 @@ Tensor cat(std::span<const Tensor> tensors, int dim) {
   Tensor y =
       Tensor::empty(tensors[0].shape().with(dim, total), {tensors[0].dtype(), tensors[0].device(), Layout::row_major});
   const detail::Around whole(y.shape(), dim);
-  const std::int64_t row = whole.inner * static_cast<std::int64_t>(size_of(y.dtype()));
   std::int64_t at = 0;
   std::vector<const Tensor*> inputs;
   std::vector<std::int64_t> lengths;
   for (const Tensor& t : tensors) {
     const Tensor plain = t.to(Layout::row_major);
-    copy_rows(whole.outer, t.size(dim) * row, bytes_of(plain), t.size(dim) * row, mutable_bytes_of(y) + at * row,
-              total * row);
-    at += t.size(dim);
+    const std::int64_t length = t.size(dim) * whole.inner;
+    copy_rows("cat", whole.outer, length, plain, {0, length}, y, {at, total * whole.inner});
+    at += length;
     inputs.push_back(&t);
     lengths.push_back(t.size(dim));
   }
@@ -197,7 +207,8 @@ Tensor broadcast_to(const Tensor& x, const Shape& shape) {
     box.source_strides[i] = repeated ? 0 : own[static_cast<std::size_t>(i - missing)];
     box.target_strides[i] = target[static_cast<std::size_t>(i)];
   }
-  dispatch(x, [&](auto on) { kernels::copy_strided(on, box, size_of(x.dtype()), x.data_ptr(), y.data_ptr()); });
+  dispatch("broadcast_to", x,
+           [&](auto on) { kernels::copy_strided(on, box, size_of(x.dtype()), x.data_ptr(), y.data_ptr()); });
   if (must_record(x)) {
     record("broadcast_to", y, {&x}, [shape = x.shape()](GradContext& ctx) { ctx.set(0, sum_to(ctx.grad, shape)); });
   }

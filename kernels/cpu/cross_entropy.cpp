@@ -107,6 +107,13 @@ void cross_entropy_backward(Cpu, std::int64_t rows, std::int64_t classes, const 
 }
 
 template <class T>
+void cross_entropy_inverse_count(Cpu, std::int64_t rows, const std::int64_t* target, std::int64_t ignore_index,
+                                 T* out) {
+  const auto counted = rows - std::count(target, target + rows, ignore_index);
+  *out = static_cast<T>(1.0 / static_cast<double>(counted));
+}
+
+template <class T>
 void cross_entropy_probabilities_forward(Cpu, std::int64_t rows, std::int64_t classes, const T* logits, const T* target,
                                          T smoothing, T* loss) {
   parallel_for(rows, row_grain(classes), [=](std::int64_t begin, std::int64_t end) {
@@ -127,6 +134,7 @@ void cross_entropy_probabilities_backward(Cpu, std::int64_t rows, std::int64_t c
                                          T, T*);                                                                       \
   template void cross_entropy_backward<T>(Cpu, std::int64_t, std::int64_t, const T*, const std::int64_t*,              \
                                           std::int64_t, T, const T*, T*);                                              \
+  template void cross_entropy_inverse_count<T>(Cpu, std::int64_t, const std::int64_t*, std::int64_t, T*);              \
   template void cross_entropy_probabilities_forward<T>(Cpu, std::int64_t, std::int64_t, const T*, const T*, T, T*);    \
   template void cross_entropy_probabilities_backward<T>(Cpu, std::int64_t, std::int64_t, const T*, const T*, T,        \
                                                         const T*, T*);

@@ -164,4 +164,17 @@ void gemm<double>(Cpu, bool transpose_a, bool transpose_b, std::int64_t m, std::
   });
 }
 
+template <class T>
+void linear_forward(Cpu, std::int64_t rows, std::int64_t out, std::int64_t in, const T* x, const T* w, const T* bias,
+                    T* y) {
+  if (bias) {
+    for (std::int64_t row = 0; row < rows; ++row) std::copy_n(bias, out, y + row * out);
+  }
+  gemm<T>(kOnCpu, false, true, rows, out, in, x, in, w, in, bias ? T(1) : T(0), y, out);
+}
+template void linear_forward(Cpu, std::int64_t, std::int64_t, std::int64_t, const float*, const float*, const float*,
+                             float*);
+template void linear_forward(Cpu, std::int64_t, std::int64_t, std::int64_t, const double*, const double*, const double*,
+                             double*);
+
 }  // namespace lockstep::kernels

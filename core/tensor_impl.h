@@ -35,6 +35,11 @@ inline Tensor alias(const Tensor& x, const Shape& shape, Layout layout, std::siz
   return Tensor(new TensorImpl(impl.storage, impl.offset + byte_offset, shape, {impl.dtype, impl.device, layout}));
 }
 
+/// Scratch memory of `bytes` for a kernel, on the device of `x`.
+inline Tensor workspace(const Tensor& x, std::size_t bytes) {
+  return Tensor::empty({static_cast<std::int64_t>(bytes)}, {DType::uint8, x.device()});
+}
+
 /// True if nothing but this handle can see the memory, so that it may be overwritten.
 inline bool is_exclusive(const Tensor& x) { return x.impl()->use_count() == 1 && x.impl()->storage->use_count() == 1; }
 

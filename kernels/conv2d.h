@@ -30,24 +30,38 @@ namespace kernels {
 /// loops.
 template <class T>
 std::size_t conv2d_forward_workspace(Cpu, const Conv2dShape& shape);
+template <class T>
+std::size_t conv2d_forward_workspace(CudaStream, const Conv2dShape& shape);
 /// As conv2d_forward_workspace.
 template <class T>
 std::size_t conv2d_backward_data_workspace(Cpu, const Conv2dShape& shape);
+template <class T>
+std::size_t conv2d_backward_data_workspace(CudaStream, const Conv2dShape& shape);
 /// As conv2d_forward_workspace.
 template <class T>
 std::size_t conv2d_backward_weight_workspace(Cpu, const Conv2dShape& shape);
+template <class T>
+std::size_t conv2d_backward_weight_workspace(CudaStream, const Conv2dShape& shape);
 
 /// y = x ⋆ w + bias. bias [K] or null.
 template <class T>
 void conv2d_forward(Cpu, const Conv2dShape& shape, const T* x, const T* w, const T* bias, T* y, void* workspace);
+template <class T>
+void conv2d_forward(CudaStream, const Conv2dShape& shape, const T* x, const T* w, const T* bias, T* y, void* workspace);
 
 /// grad_x from grad_y; overwrites grad_x.
 template <class T>
 void conv2d_backward_data(Cpu, const Conv2dShape& shape, const T* grad_y, const T* w, T* grad_x, void* workspace);
+template <class T>
+void conv2d_backward_data(CudaStream, const Conv2dShape& shape, const T* grad_y, const T* w, T* grad_x,
+                          void* workspace);
 
 /// grad_w and, where not null, grad_bias [K] from grad_y; overwrites both.
 template <class T>
 void conv2d_backward_weight(Cpu, const Conv2dShape& shape, const T* x, const T* grad_y, T* grad_w, T* grad_bias,
+                            void* workspace);
+template <class T>
+void conv2d_backward_weight(CudaStream, const Conv2dShape& shape, const T* x, const T* grad_y, T* grad_w, T* grad_bias,
                             void* workspace);
 
 }  // namespace kernels

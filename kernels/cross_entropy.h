@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include <lockstep/core/base/device.h>
+#include <lockstep/core/base/dtype.h>
 
 namespace lockstep::kernels {
 
@@ -15,26 +16,44 @@ namespace lockstep::kernels {
 template <class T>
 void cross_entropy_forward(Cpu, std::int64_t rows, std::int64_t classes, const T* logits, const std::int64_t* target,
                            std::int64_t ignore_index, T smoothing, T* loss);
+template <class T>
+void cross_entropy_forward(CudaStream, std::int64_t rows, std::int64_t classes, const T* logits,
+                           const std::int64_t* target, std::int64_t ignore_index, Compute<T> smoothing,
+                           Compute<T>* loss);
 
 /// 1 / the number of rows whose target is not ignore_index.
 template <class T>
 void cross_entropy_inverse_count(Cpu, std::int64_t rows, const std::int64_t* target, std::int64_t ignore_index, T* out);
+template <class T>
+void cross_entropy_inverse_count(CudaStream, std::int64_t rows, const std::int64_t* target, std::int64_t ignore_index,
+                                 T* out);
 
 /// grad_logits[row] = grad_loss[row] · (softmax(logits) − smoothed target); 0 for ignored rows. grad_logits may be
 /// logits.
 template <class T>
 void cross_entropy_backward(Cpu, std::int64_t rows, std::int64_t classes, const T* logits, const std::int64_t* target,
                             std::int64_t ignore_index, T smoothing, const T* grad_loss, T* grad_logits);
+template <class T>
+void cross_entropy_backward(CudaStream, std::int64_t rows, std::int64_t classes, const T* logits,
+                            const std::int64_t* target, std::int64_t ignore_index, Compute<T> smoothing,
+                            const Compute<T>* grad_loss, T* grad_logits);
 
 /// The same with a probability for each class, target [rows, classes]. A class of probability 0 adds nothing, even
 /// where its logit is −inf.
 template <class T>
 void cross_entropy_probabilities_forward(Cpu, std::int64_t rows, std::int64_t classes, const T* logits, const T* target,
                                          T smoothing, T* loss);
+template <class T>
+void cross_entropy_probabilities_forward(CudaStream, std::int64_t rows, std::int64_t classes, const T* logits,
+                                         const T* target, Compute<T> smoothing, Compute<T>* loss);
 /// Gradient for the logits only: targets are data. They need not sum to 1: grad_logits = grad_loss · (softmax · Σ
 /// target − target). grad_logits may be logits.
 template <class T>
 void cross_entropy_probabilities_backward(Cpu, std::int64_t rows, std::int64_t classes, const T* logits,
                                           const T* target, T smoothing, const T* grad_loss, T* grad_logits);
+template <class T>
+void cross_entropy_probabilities_backward(CudaStream, std::int64_t rows, std::int64_t classes, const T* logits,
+                                          const T* target, Compute<T> smoothing, const Compute<T>* grad_loss,
+                                          T* grad_logits);
 
 }  // namespace lockstep::kernels

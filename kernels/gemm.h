@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include <lockstep/core/base/device.h>
+#include <lockstep/core/base/dtype.h>
 
 namespace lockstep::kernels {
 
@@ -13,10 +14,16 @@ namespace lockstep::kernels {
 template <class T>
 void gemm(Cpu, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, const T* a,
           std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc);
+template <class T>
+void gemm(CudaStream, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, const T* a,
+          std::int64_t lda, const T* b, std::int64_t ldb, Compute<T> beta, T* c, std::int64_t ldc);
 
 /// y [rows, out] = x [rows, in] · wᵀ + bias with w [out, in], bias [out] or null.
 template <class T>
 void linear_forward(Cpu, std::int64_t rows, std::int64_t out, std::int64_t in, const T* x, const T* w, const T* bias,
                     T* y);
+template <class T>
+void linear_forward(CudaStream, std::int64_t rows, std::int64_t out, std::int64_t in, const T* x, const T* w,
+                    const T* bias, T* y);
 
 }  // namespace lockstep::kernels

@@ -33,6 +33,8 @@ namespace kernels {
 /// param −= lr · (nesterov ? g + momentum · buffer : momentum ? buffer : g). Each tensor is read and written once.
 template <class T>
 void sgd_step(Cpu, std::span<const SgdTensor<T>> tensors, const SgdOptions& options);
+template <class T>
+void sgd_step(CudaStream, std::span<const SgdTensor<T>> tensors, const SgdOptions& options);
 
 }  // namespace kernels
 }  // namespace lockstep

@@ -69,7 +69,9 @@ Tensor normalize(const char* op, const Tensor& x_any, const Tensor& weight_any, 
   dispatch_floating(op, x, [&]<class T>(auto on) {
     using C = Compute<T>;
     if (options.training) {
-      kernels::batch_norm_statistics<T>(on, rows, channels, x.data<T>(), mean.data<C>(), variance.data<C>());
+      const Tensor scratch = detail::workspace(x, kernels::batch_norm_workspace(on, rows, channels));
+      kernels::batch_norm_statistics<T>(on, rows, channels, x.data<T>(), mean.data<C>(), variance.data<C>(),
+                                        scratch.data_ptr());
     }
     if (tracks) {
       kernels::batch_norm_update_running<C>(on, rows, channels, mean.data<C>(), variance.data<C>(), options.momentum,
@@ -85,38 +87,40 @@ Tensor normalize(const char* op, const Tensor& x_any, const Tensor& weight_any, 
   }
   if (!must_record(x, weight, bias, residual)) return y;
 
-  record(
-      op, y, {&x, &weight, &bias, &residual},
-      [op, x = SavedTensor(x), w = SavedTensor(weight), mean = SavedTensor(mean), invstd = SavedTensor(invstd),
-       y = relu ? SavedTensor::output(y) : SavedTensor(Tensor()), rows, channels, per_channel,
-       training = options.training](GradContext& ctx) {
-        const Tensor& saved_x = x.get(op);
-        const Tensor& saved_y = y.get(op);
-        Tensor grad = to_rows(ctx.grad);
-        ctx.grad = {};
-        // Both results could be written over the incoming gradient; it serves as the residual's, which passes it on
-        // as it is.
-        const bool reuse = detail::is_exclusive(grad);
-        Tensor grad_residual;
-        if (ctx.needs(3)) grad_residual = reuse ? grad : Tensor::empty(grad.shape(), grad.options());
-        Tensor grad_x = reuse && !ctx.needs(3) ? grad : Tensor::empty(grad.shape(), grad.options());
-        Tensor grad_w = Tensor::empty({channels}, per_channel);
-        Tensor grad_b = Tensor::empty({channels}, per_channel);
-        dispatch_floating(op, grad, [&]<class T>(auto on) {
-          using C = Compute<T>;
-          const auto backward = [&](auto... args) {
-            training ? kernels::batch_norm_backward<T>(on, args...) : kernels::batch_norm_backward_eval<T>(on, args...);
-          };
-          backward(rows, channels, saved_x.data<T>(), saved_y.defined() ? saved_y.data<T>() : nullptr, grad.data<T>(),
-                   mean.get(op).data<C>(), invstd.get(op).data<C>(), w.get(op).data<C>(), grad_x.data<T>(),
-                   grad_residual.defined() ? grad_residual.data<T>() : nullptr, grad_w.data<C>(), grad_b.data<C>());
-        });
-        grad = {};
-        ctx.set(0, std::move(grad_x));
-        ctx.set(1, std::move(grad_w));
-        ctx.set(2, std::move(grad_b));
-        if (grad_residual.defined()) ctx.set(3, std::move(grad_residual));
-      });
+  record(op, y, {&x, &weight, &bias, &residual},
+         [op, x = SavedTensor(x), w = SavedTensor(weight), mean = SavedTensor(mean), invstd = SavedTensor(invstd),
+          y = relu ? SavedTensor::output(y) : SavedTensor(Tensor()), rows, channels, per_channel,
+          training = options.training](GradContext& ctx) {
+           const Tensor& saved_x = x.get(op);
+           const Tensor& saved_y = y.get(op);
+           Tensor grad = to_rows(ctx.grad);
+           ctx.grad = {};
+           // Both results could be written over the incoming gradient; it serves as the residual's, which passes it on
+           // as it is.
+           const bool reuse = detail::is_exclusive(grad);
+           Tensor grad_residual;
+           if (ctx.needs(3)) grad_residual = reuse ? grad : Tensor::empty(grad.shape(), grad.options());
+           Tensor grad_x = reuse && !ctx.needs(3) ? grad : Tensor::empty(grad.shape(), grad.options());
+           Tensor grad_w = Tensor::empty({channels}, per_channel);
+           Tensor grad_b = Tensor::empty({channels}, per_channel);
+           dispatch_floating(op, grad, [&]<class T>(auto on) {
+             using C = Compute<T>;
+             const Tensor scratch = detail::workspace(grad, kernels::batch_norm_workspace(on, rows, channels));
+             const auto backward = [&](auto... args) {
+               training ? kernels::batch_norm_backward<T>(on, args...)
+                        : kernels::batch_norm_backward_eval<T>(on, args...);
+             };
+             backward(rows, channels, saved_x.data<T>(), saved_y.defined() ? saved_y.data<T>() : nullptr,
+                      grad.data<T>(), mean.get(op).data<C>(), invstd.get(op).data<C>(), w.get(op).data<C>(),
+                      grad_x.data<T>(), grad_residual.defined() ? grad_residual.data<T>() : nullptr, grad_w.data<C>(),
+                      grad_b.data<C>(), scratch.data_ptr());
+           });
+           grad = {};
+           ctx.set(0, std::move(grad_x));
+           ctx.set(1, std::move(grad_w));
+           ctx.set(2, std::move(grad_b));
+           if (grad_residual.defined()) ctx.set(3, std::move(grad_residual));
+         });
   return y;
 }
 

@@ -9,11 +9,6 @@
 namespace lockstep {
 namespace {
 
-/// Scratch memory for one kernel call, on the device of `x`.
-Tensor workspace(const Tensor& x, std::size_t bytes) {
-  return Tensor::empty({static_cast<std::int64_t>(bytes)}, {DType::uint8, x.device()});
-}
-
 constexpr std::int64_t kMaxExtent = (std::int64_t{1} << 31) - 1;  // so that no output size overflows
 
 Conv2dShape check_shapes(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& o) {
@@ -76,34 +71,34 @@ Tensor conv2d(const Tensor& x_any, const Tensor& weight_any, const Tensor& bias,
   const TensorOptions last{x.dtype(), x.device(), Layout::channels_last};
   Tensor y = Tensor::empty({shape.n, shape.k, shape.p, shape.q}, last);
   dispatch_floating("conv2d", x, [&]<class T>(auto on) {
-    const Tensor scratch = workspace(x, kernels::conv2d_forward_workspace<T>(on, shape));
+    const Tensor scratch = detail::workspace(x, kernels::conv2d_forward_workspace<T>(on, shape));
     kernels::conv2d_forward<T>(on, shape, x.data<T>(), weight.data<T>(), bias.defined() ? bias.data<T>() : nullptr,
                                y.data<T>(), scratch.data_ptr());
   });
   if (must_record(x, weight, bias)) {
-    record("conv2d", y, {&x, &weight, &bias},
-           [shape, x = SavedTensor(x), w = SavedTensor(weight), last](GradContext& ctx) {
-             const Tensor grad = ctx.grad.to(Layout::channels_last);
-             dispatch_floating("conv2d", grad, [&]<class T>(auto on) {
-               if (ctx.needs(1) || ctx.needs(2)) {
-                 Tensor grad_w = Tensor::empty({shape.k, shape.c / shape.groups, shape.r, shape.s}, last);
-                 Tensor grad_b = ctx.needs(2) ? Tensor::empty({shape.k}, {grad.dtype(), grad.device()}) : Tensor();
-                 const Tensor scratch = workspace(grad, kernels::conv2d_backward_weight_workspace<T>(on, shape));
-                 kernels::conv2d_backward_weight<T>(on, shape, x.get("conv2d").data<T>(), grad.data<T>(),
-                                                    grad_w.data<T>(), grad_b.defined() ? grad_b.data<T>() : nullptr,
-                                                    scratch.data_ptr());
-                 ctx.set(1, std::move(grad_w));
-                 if (grad_b.defined()) ctx.set(2, std::move(grad_b));
-               }
-               if (ctx.needs(0)) {
-                 Tensor grad_x = Tensor::empty({shape.n, shape.c, shape.h, shape.w}, last);
-                 const Tensor scratch = workspace(grad, kernels::conv2d_backward_data_workspace<T>(on, shape));
-                 kernels::conv2d_backward_data<T>(on, shape, grad.data<T>(), w.get("conv2d").data<T>(),
-                                                  grad_x.data<T>(), scratch.data_ptr());
-                 ctx.set(0, std::move(grad_x));
-               }
-             });
-           });
+    record(
+        "conv2d", y, {&x, &weight, &bias},
+        [shape, x = SavedTensor(x), w = SavedTensor(weight), last](GradContext& ctx) {
+          const Tensor grad = ctx.grad.to(Layout::channels_last);
+          dispatch_floating("conv2d", grad, [&]<class T>(auto on) {
+            if (ctx.needs(1) || ctx.needs(2)) {
+              Tensor grad_w = Tensor::empty({shape.k, shape.c / shape.groups, shape.r, shape.s}, last);
+              Tensor grad_b = ctx.needs(2) ? Tensor::empty({shape.k}, {grad.dtype(), grad.device()}) : Tensor();
+              const Tensor scratch = detail::workspace(grad, kernels::conv2d_backward_weight_workspace<T>(on, shape));
+              kernels::conv2d_backward_weight<T>(on, shape, x.get("conv2d").data<T>(), grad.data<T>(), grad_w.data<T>(),
+                                                 grad_b.defined() ? grad_b.data<T>() : nullptr, scratch.data_ptr());
+              ctx.set(1, std::move(grad_w));
+              if (grad_b.defined()) ctx.set(2, std::move(grad_b));
+            }
+            if (ctx.needs(0)) {
+              Tensor grad_x = Tensor::empty({shape.n, shape.c, shape.h, shape.w}, last);
+              const Tensor scratch = detail::workspace(grad, kernels::conv2d_backward_data_workspace<T>(on, shape));
+              kernels::conv2d_backward_data<T>(on, shape, grad.data<T>(), w.get("conv2d").data<T>(), grad_x.data<T>(),
+                                               scratch.data_ptr());
+              ctx.set(0, std::move(grad_x));
+            }
+          });
+        });
   }
   return y;
 }

@@ -82,7 +82,9 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
                }
                if (ctx.needs(2)) {
                  Tensor grad_b = Tensor::empty({out}, {grad.dtype(), grad.device()});
-                 kernels::reduce_sum<T>(on, 1, rows, out, grad.data<T>(), Compute<T>(1), grad_b.data<T>());
+                 const Tensor scratch = detail::workspace(grad, kernels::reduce_sum_workspace(on, 1, rows, out));
+                 kernels::reduce_sum<T>(on, 1, rows, out, grad.data<T>(), Compute<T>(1), grad_b.data<T>(),
+                                        scratch.data_ptr());
                  ctx.set(2, std::move(grad_b));
                }
              });

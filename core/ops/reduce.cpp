@@ -30,8 +30,9 @@ Tensor sum_marked(const char* op, const Tensor& x, const Mask& marked, double sc
     for (int i = first; i <= last; ++i) shape = shape.with(i, 1);
     Tensor out = Tensor::empty(shape, {y.dtype(), y.device(), Layout::row_major});
     dispatch_floating(op, y, [&]<class T>(auto on) {
+      const Tensor scratch = detail::workspace(y, kernels::reduce_sum_workspace(on, outer, n, inner));
       kernels::reduce_sum<T>(on, outer, n, inner, y.data<T>(), scaled ? Compute<T>(1) : static_cast<Compute<T>>(scale),
-                             out.data<T>());
+                             out.data<T>(), scratch.data_ptr());
     });
     scaled = true;
     y = out;
@@ -40,7 +41,7 @@ Tensor sum_marked(const char* op, const Tensor& x, const Mask& marked, double sc
   if (scaled) return y;
   Tensor out = Tensor::empty(shape, y.options());  // a scaled copy: each element is a sum of one
   dispatch_floating(op, y, [&]<class T>(auto on) {
-    kernels::reduce_sum<T>(on, y.numel(), 1, 1, y.data<T>(), static_cast<Compute<T>>(scale), out.data<T>());
+    kernels::reduce_sum<T>(on, y.numel(), 1, 1, y.data<T>(), static_cast<Compute<T>>(scale), out.data<T>(), nullptr);
   });
   return out;
 }

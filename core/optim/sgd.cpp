@@ -1,5 +1,6 @@
 #include <lockstep/core/optim/sgd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <unordered_set>
 #include <utility>
@@ -31,14 +32,15 @@ void check_options(const SGD::Options& options) {
   LOCKSTEP_CHECK(problem.empty(), ValueError, "SGD", "{}", problem);
 }
 
-/// Updates the parameters of element type T that have a gradient.
+/// Updates the parameters of one dtype on one device that have a gradient.
 template <class T>
-void step_group(const std::vector<Tensor>& params, std::vector<Tensor>& buffers, SgdOptions options) {
+void step_kind(auto on, Device device, const std::vector<Tensor>& params, std::vector<Tensor>& buffers,
+               SgdOptions options) {
   std::vector<SgdTensor<T>> first, later;  // by whether the momentum buffer is new
   std::vector<Tensor> grads;               // keeps converted ones
   for (std::size_t i = 0; i < params.size(); ++i) {
     const Tensor& param = params[i];
-    if (param.dtype() != dtype_of<T>) continue;
+    if (param.dtype() != dtype_of<T> || param.device() != device) continue;
     const Tensor grad = param.grad();
     if (!grad.defined()) continue;
     grads.push_back(grad.to(param.layout()));
@@ -48,9 +50,24 @@ void step_group(const std::vector<Tensor>& params, std::vector<Tensor>& buffers,
     (is_new ? first : later).push_back({param.data<T>(), grads.back().data<T>(), buffer, param.numel()});
     detail::bump_version(param);
   }
-  if (!later.empty()) kernels::sgd_step<T>(kOnCpu, later, options);
+  if (!later.empty()) kernels::sgd_step<T>(on, later, options);
   options.first_step = true;
-  if (!first.empty()) kernels::sgd_step<T>(kOnCpu, first, options);
+  if (!first.empty()) kernels::sgd_step<T>(on, first, options);
+}
+
+/// Updates the parameters that have a gradient, all of one dtype on one device together.
+void step_group(const std::vector<Tensor>& params, std::vector<Tensor>& buffers, const SgdOptions& options) {
+  std::vector<const Tensor*> kinds;  // the first of each
+  for (const Tensor& param : params) {
+    const bool known = std::any_of(kinds.begin(), kinds.end(), [&](const Tensor* kind) {
+      return kind->dtype() == param.dtype() && kind->device() == param.device();
+    });
+    if (!known) kinds.push_back(&param);
+  }
+  for (const Tensor* kind : kinds) {
+    dispatch_floating("SGD", *kind,
+                      [&]<class T>(auto on) { step_kind<T>(on, kind->device(), params, buffers, options); });
+  }
 }
 
 /// The options that are saved, under PyTorch's names.
@@ -102,8 +119,7 @@ void SGD::step() {
                              .dampening = o.dampening,
                              .weight_decay = o.weight_decay,
                              .nesterov = o.nesterov};
-    step_group<float>(groups_[i].params, momentum_buffers_[i], options);
-    step_group<double>(groups_[i].params, momentum_buffers_[i], options);
+    step_group(groups_[i].params, momentum_buffers_[i], options);
   }
 }
 

@@ -263,8 +263,10 @@ const double* reduce_backward(const Walk& walk, const T* x, const T* y, const T*
 
 }  // namespace
 
+std::size_t batch_norm_workspace(Cpu, std::int64_t, std::int64_t) { return 0; }
+
 template <class T>
-void batch_norm_statistics(Cpu, std::int64_t rows, std::int64_t channels, const T* x, T* mean, T* variance) {
+void batch_norm_statistics(Cpu, std::int64_t rows, std::int64_t channels, const T* x, T* mean, T* variance, void*) {
   const Walk walk(rows, channels);
   double* parts = scratch<double, kParts>(walk.slabs * (2 * channels + 1));
   double* counts = parts + walk.slabs * 2 * channels;
@@ -323,7 +325,7 @@ void batch_norm_apply(Cpu, std::int64_t rows, std::int64_t channels, const T* x,
 template <class T>
 void batch_norm_backward(Cpu, std::int64_t rows, std::int64_t channels, const T* x, const T* y, const T* grad_y,
                          const T* mean, const T* invstd, const T* weight, T* grad_x, T* grad_residual, T* grad_weight,
-                         T* grad_bias) {
+                         T* grad_bias, void*) {
   const Walk walk(rows, channels);
   const double* totals = reduce_backward(walk, x, y, grad_y, mean, invstd, grad_residual, grad_weight, grad_bias);
   if (grad_residual) {  // it now holds the gradient behind the ReLU: one buffer less to read
@@ -351,7 +353,7 @@ void batch_norm_backward(Cpu, std::int64_t rows, std::int64_t channels, const T*
 template <class T>
 void batch_norm_backward_eval(Cpu, std::int64_t rows, std::int64_t channels, const T* x, const T* y, const T* grad_y,
                               const T* mean, const T* invstd, const T* weight, T* grad_x, T* grad_residual,
-                              T* grad_weight, T* grad_bias) {
+                              T* grad_weight, T* grad_bias, void*) {
   if (rows == 0) {
     std::fill_n(grad_weight, channels, T(0));
     std::fill_n(grad_bias, channels, T(0));
@@ -373,15 +375,15 @@ void batch_norm_backward_eval(Cpu, std::int64_t rows, std::int64_t channels, con
 }
 
 #define LOCKSTEP_INSTANTIATE(T)                                                                                        \
-  template void batch_norm_statistics<T>(Cpu, std::int64_t, std::int64_t, const T*, T*, T*);                           \
+  template void batch_norm_statistics<T>(Cpu, std::int64_t, std::int64_t, const T*, T*, T*, void*);                    \
   template void batch_norm_update_running<T>(Cpu, std::int64_t, std::int64_t, const T*, const T*, double, T*, T*);     \
   template void batch_norm_invstd<T>(Cpu, std::int64_t, const T*, double, T*);                                         \
   template void batch_norm_apply<T>(Cpu, std::int64_t, std::int64_t, const T*, const T*, const T*, const T*, const T*, \
                                     const T*, bool, T*);                                                               \
   template void batch_norm_backward<T>(Cpu, std::int64_t, std::int64_t, const T*, const T*, const T*, const T*,        \
-                                       const T*, const T*, T*, T*, T*, T*);                                            \
+                                       const T*, const T*, T*, T*, T*, T*, void*);                                     \
   template void batch_norm_backward_eval<T>(Cpu, std::int64_t, std::int64_t, const T*, const T*, const T*, const T*,   \
-                                            const T*, const T*, T*, T*, T*, T*);
+                                            const T*, const T*, T*, T*, T*, T*, void*);
 LOCKSTEP_INSTANTIATE(float)
 LOCKSTEP_INSTANTIATE(double)
 

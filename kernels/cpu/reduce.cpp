@@ -180,8 +180,10 @@ LOCKSTEP_MULTIVERSION void scatter_rows(std::int64_t begin, std::int64_t end, st
 
 }  // namespace
 
+std::size_t reduce_sum_workspace(Cpu, std::int64_t, std::int64_t, std::int64_t) { return 0; }
+
 template <class T>
-void reduce_sum(Cpu, std::int64_t outer, std::int64_t n, std::int64_t inner, const T* x, T scale, T* out) {
+void reduce_sum(Cpu, std::int64_t outer, std::int64_t n, std::int64_t inner, const T* x, T scale, T* out, void*) {
   if (outer == 0 || inner == 0) return;
   const SumPlan plan(n, inner);
   const std::int64_t tasks = outer * plan.tiles;
@@ -297,7 +299,7 @@ void topk(Cpu, std::int64_t rows, std::int64_t n, std::int64_t k, const T* x, T*
 }
 
 #define LOCKSTEP_INSTANTIATE(T)                                                                                      \
-  template void reduce_sum<T>(Cpu, std::int64_t, std::int64_t, std::int64_t, const T*, T, T*);                       \
+  template void reduce_sum<T>(Cpu, std::int64_t, std::int64_t, std::int64_t, const T*, T, T*, void*);                \
   template void reduce_max<T>(Cpu, std::int64_t, std::int64_t, std::int64_t, const T*, T*, std::int64_t*);           \
   template void reduce_max_backward<T>(Cpu, std::int64_t, std::int64_t, std::int64_t, const T*, const std::int64_t*, \
                                        T*);                                                                          \

@@ -17,8 +17,7 @@ Optimizer::Optimizer(const char* op, std::vector<Group> groups) : groups_(std::m
       require_defined(op, param, "a parameter");
       LOCKSTEP_CHECK(param.is_leaf(), ValueError, op, "expected leaves, got the result of an op, of shape {}",
                      to_string(param.shape()));
-      LOCKSTEP_CHECK(param.dtype() == DType::float32 || param.dtype() == DType::float64, DTypeError, op,
-                     "expected float32 or float64 parameters, got {}", name(param.dtype()));
+      require_floating(op, param);
       LOCKSTEP_CHECK(seen.insert(param.impl()).second, ValueError, op,
                      "expected each parameter once, got one of shape {} twice", to_string(param.shape()));
     }

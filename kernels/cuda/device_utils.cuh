@@ -58,6 +58,26 @@ __device__ inline void store_vector(T* data, const Vector<T, N>& value, std::int
   reinterpret_cast<Vector<T, N>*>(data)[i] = value;
 }
 
+/// `values` = N elements from `data` on, in pieces of at most 16 bytes, to which `data` is aligned.
+template <int N, class T>
+__device__ inline void load_array(const T* data, T (&values)[N]) {
+  constexpr int kPiece = N < kVectorSize<T> ? N : kVectorSize<T>;
+  for (int i = 0; i < N; i += kPiece) {
+    const Vector<T, kPiece> piece = load_vector<kPiece>(data + i);
+    for (int j = 0; j < kPiece; ++j) values[i + j] = piece[j];
+  }
+}
+/// The other way round.
+template <int N, class T>
+__device__ inline void store_array(T* data, const T (&values)[N]) {
+  constexpr int kPiece = N < kVectorSize<T> ? N : kVectorSize<T>;
+  for (int i = 0; i < N; i += kPiece) {
+    Vector<T, kPiece> piece;
+    for (int j = 0; j < kPiece; ++j) piece[j] = values[i + j];
+    store_vector(data + i, piece);
+  }
+}
+
 /// Whether all pointers can be read in vectors of `bytes`. Host and device.
 template <class... Pointers>
 LOCKSTEP_HOST_DEVICE inline bool is_aligned(std::size_t bytes, const Pointers*... pointers) {

@@ -84,6 +84,15 @@ LOCKSTEP_HOST_DEVICE inline bool is_aligned(std::size_t bytes, const Pointers*..
   return ((reinterpret_cast<std::uintptr_t>(pointers) % bytes == 0) && ...);
 }
 
+/// Calls f.operator()<V>() with the number of channels that a thread of a channels-last kernel takes at once: as many T
+/// as fill 16 bytes where the number of channels and all pointers allow (null does), else 1.
+template <class T, class F, class... Pointers>
+auto with_channel_vectors(std::int64_t channels, F&& f, const Pointers*... pointers) {
+  constexpr int kVector = kVectorSize<T>;
+  if (channels % kVector == 0 && is_aligned(16, pointers...)) return f.template operator()<kVector>();
+  return f.template operator()<1>();
+}
+
 // ---- Reductions. An operation is commutative; the order of the terms is fixed by the thread indices alone, so the
 // bits are the same in every run.
 

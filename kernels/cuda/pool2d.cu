@@ -258,22 +258,11 @@ __global__ void avg_backward_kernel(std::int64_t n, Grid inputs, Axes<Axis> axes
 
 // ---- Launches
 
-/// Calls f.operator()<V>() with the number of channels that a thread takes: a 16-byte vector where the buffers allow.
-template <class T, class F, class... Pointers>
-void with_vectors(std::int64_t channels, F&& f, const Pointers*... pointers) {
-  constexpr int kVector = cuda::kVectorSize<T>;
-  if (channels % kVector == 0 && cuda::is_aligned(16, pointers...)) {
-    f.template operator()<kVector>();
-  } else {
-    f.template operator()<1>();
-  }
-}
-
 template <class T, class Axis>
 void avg_forward(CudaStream stream, std::int64_t n, std::int64_t p, std::int64_t q, const Axes<Axis>& axes, const T* x,
                  T* y) {
   if (n * p * q * axes.channels == 0) return;
-  with_vectors<T>(
+  cuda::with_channel_vectors<T>(
       axes.channels,
       [&]<int V>() {
         const std::int64_t vectors = axes.channels / V;
@@ -295,7 +284,7 @@ template <class T, class Axis>
 void avg_backward(CudaStream stream, std::int64_t n, std::int64_t h, std::int64_t p, std::int64_t q,
                   const Axes<Axis>& axes, const T* grad_y, T* grad_x) {
   if (n * axes.pixels * axes.channels == 0) return;
-  with_vectors<T>(
+  cuda::with_channel_vectors<T>(
       axes.channels,
       [&]<int V>() {
         const std::int64_t vectors = axes.channels / V;
@@ -324,7 +313,7 @@ Axes<AdaptiveAxis> adaptive_axes(std::int64_t h, std::int64_t w, std::int64_t c,
 template <class T>
 void max_pool2d_forward(CudaStream stream, const Pool2dShape& s, const T* x, T* y, std::int32_t* argmax) {
   if (s.n * s.p * s.q * s.c == 0) return;
-  with_vectors<T>(
+  cuda::with_channel_vectors<T>(
       s.c,
       [&]<int V>() {
         const Grid outputs{Divider(s.p), Divider(s.q), Divider(s.c / V)};
@@ -337,7 +326,7 @@ template <class T>
 void max_pool2d_backward(CudaStream stream, const Pool2dShape& s, const T* grad_y, const std::int32_t* argmax,
                          T* grad_x) {
   if (s.n * s.h * s.w * s.c == 0) return;
-  with_vectors<T>(
+  cuda::with_channel_vectors<T>(
       s.c,
       [&]<int V>() {
         const Grid inputs{Divider(s.h), Divider(s.w), Divider(s.c / V)};

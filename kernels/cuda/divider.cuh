@@ -13,7 +13,7 @@ namespace lockstep::cuda {
 class Divider {
  public:
   explicit Divider(std::int64_t divisor)
-      : divisor_(divisor), shift_(std::bit_width(static_cast<std::uint64_t>(divisor) - 1)) {
+      : divisor_(divisor), shift_(static_cast<int>(std::bit_width(static_cast<std::uint64_t>(divisor) - 1))) {
     // ⌈2^(63 + shift) / divisor⌉ < 2⁶⁴, as 2^(shift − 1) < divisor, or 2⁶³ for divisor 1.
     const Wide wide = Wide(1) << (63 + shift_), d = static_cast<Wide>(divisor);
     multiplier_ = static_cast<std::uint64_t>((wide + d - 1) / d);

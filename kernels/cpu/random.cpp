@@ -8,7 +8,7 @@
 #include <lockstep/core/base/philox.h>
 #include <lockstep/core/base/thread_pool.h>
 #include <lockstep/kernels/cpu/multiversion.h>
-#include <lockstep/kernels/cpu/vector_math.h>
+#include <lockstep/kernels/common/vector_math.h>
 
 // Draws are made for kBatch counters at once: four words each, words[w][j] being word w of counter `first + j`.
 

@@ -1,6 +1,6 @@
-// exp, log and sin/cos for all devices, which compilers vectorise: straight-line double arithmetic and selects, no library calls, hence
-// the same bits on every processor. Within 1 ulp for double; floats go through double and are rounded once. Reductions
-// and polynomials follow fdlibm (Sun Microsystems), exp sums its Taylor series.
+// exp, log and sin/cos for all devices, which compilers vectorise: straight-line double arithmetic and selects, no
+// library calls, hence the same bits on every processor. Within 1 ulp for double; floats go through double and are
+// rounded once. Reductions and polynomials follow fdlibm (Sun Microsystems), exp sums its Taylor series.
 #pragma once
 
 #include <bit>
@@ -22,7 +22,9 @@ LOCKSTEP_HOST_DEVICE_INLINE std::uint64_t bits_of(double x) { return std::bit_ca
 LOCKSTEP_HOST_DEVICE_INLINE double from_bits(std::uint64_t bits) { return std::bit_cast<double>(bits); }
 
 /// An integer below 2^52 as a double; unlike the conversion it exists as vector instructions everywhere.
-LOCKSTEP_HOST_DEVICE_INLINE double small_integer(std::uint64_t n) { return from_bits(n | 0x4330000000000000u) - 0x1p52; }
+LOCKSTEP_HOST_DEVICE_INLINE double small_integer(std::uint64_t n) {
+  return from_bits(n | 0x4330000000000000u) - 0x1p52;
+}
 
 /// 2^k where the low bits of `rounded` (a value + kRound) hold k.
 LOCKSTEP_HOST_DEVICE_INLINE double power_of_two(double rounded) {
@@ -118,7 +120,9 @@ LOCKSTEP_HOST_DEVICE_INLINE double vector_exp(double x) {
   const double half = e.k * 0.5 + kRound;
   return p * power_of_two(half) * power_of_two((e.k - (half - kRound)) + kRound);
 }
-LOCKSTEP_HOST_DEVICE_INLINE float vector_exp(float x) { return static_cast<float>(math::exp_single(static_cast<double>(x))); }
+LOCKSTEP_HOST_DEVICE_INLINE float vector_exp(float x) {
+  return static_cast<float>(math::exp_single(static_cast<double>(x)));
+}
 
 /// Natural logarithm; −inf at 0, NaN below.
 LOCKSTEP_HOST_DEVICE_INLINE double vector_log(double x) {

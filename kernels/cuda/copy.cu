@@ -87,7 +87,7 @@ struct Transpose {
 template <class E>
 inline constexpr std::int64_t kTileSide = sizeof(E) >= 4 ? 32 : 64;
 template <class E>
-inline constexpr std::int64_t kTileElements = kTileSide<E> * kTileSide<E>;
+inline constexpr std::int64_t kTileElements = kTileSide<E>* kTileSide<E>;
 
 /// One more element in each row keeps the columns in different banks; a tile has at most half its elements as rows.
 template <class E>

@@ -263,15 +263,15 @@ void cross_entropy_probabilities_backward(CudaStream stream, std::int64_t rows, 
   });
 }
 
-#define LOCKSTEP_INSTANTIATE(T)                                                                                   \
-  template void cross_entropy_forward<T>(CudaStream, std::int64_t, std::int64_t, const T*, const std::int64_t*,   \
-                                         std::int64_t, float, float*);                                            \
-  template void cross_entropy_backward<T>(CudaStream, std::int64_t, std::int64_t, const T*, const std::int64_t*,  \
-                                          std::int64_t, float, const float*, T*);                                 \
-  template void cross_entropy_probabilities_forward<T>(CudaStream, std::int64_t, std::int64_t, const T*, const T*, \
-                                                       float, float*);                                            \
-  template void cross_entropy_probabilities_backward<T>(CudaStream, std::int64_t, std::int64_t, const T*,         \
-                                                        const T*, float, const float*, T*);
+#define LOCKSTEP_INSTANTIATE(T)                                                                                     \
+  template void cross_entropy_forward<T>(CudaStream, std::int64_t, std::int64_t, const T*, const std::int64_t*,     \
+                                         std::int64_t, float, float*);                                              \
+  template void cross_entropy_backward<T>(CudaStream, std::int64_t, std::int64_t, const T*, const std::int64_t*,    \
+                                          std::int64_t, float, const float*, T*);                                   \
+  template void cross_entropy_probabilities_forward<T>(CudaStream, std::int64_t, std::int64_t, const T*, const T*,  \
+                                                       float, float*);                                              \
+  template void cross_entropy_probabilities_backward<T>(CudaStream, std::int64_t, std::int64_t, const T*, const T*, \
+                                                        float, const float*, T*);
 LOCKSTEP_INSTANTIATE(float)
 LOCKSTEP_INSTANTIATE(float16)
 LOCKSTEP_INSTANTIATE(bfloat16)

@@ -1,6 +1,6 @@
-// Rows shared out to warps or blocks: what the reductions, softmax and cross-entropy have in common. A short row belongs
-// to a warp, a long one to a block; its values stay in shared memory between the passes over it, so that it is read
-// once. How a row is cut depends on the sizes alone.
+// Rows shared out to warps or blocks: what the reductions, softmax and cross-entropy have in common. A short row
+// belongs to a warp, a long one to a block; its values stay in shared memory between the passes over it, so that it is
+// read once. How a row is cut depends on the sizes alone.
 #pragma once
 
 #include <cstdint>
@@ -68,11 +68,18 @@ class RowTeam {
   }
 };
 
-/// Calls f(std::integral_constant<RowKind>) with what suits rows of which `floats` values are to be kept.
+/// Calls f(std::integral_constant<RowKind>) with a warp or a block, whichever suits rows of n elements that are read
+/// once.
+template <class F>
+void with_row_team(std::int64_t n, F&& f) {
+  if (n <= kWarpRowCache) return f(std::integral_constant<RowKind, RowKind::warp>{});
+  f(std::integral_constant<RowKind, RowKind::block>{});
+}
+
+/// The same for rows of which `floats` values are to be kept.
 template <class F>
 void with_row_kind(std::int64_t floats, F&& f) {
-  if (floats <= kWarpRowCache) return f(std::integral_constant<RowKind, RowKind::warp>{});
-  if (floats <= kRowCache) return f(std::integral_constant<RowKind, RowKind::block>{});
+  if (floats <= kRowCache) return with_row_team(floats, f);
   f(std::integral_constant<RowKind, RowKind::block_uncached>{});
 }
 

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# coverage.sh: builds into build/coverage with counters (the preset 'coverage'), runs the tests that are not slow, and prints which
+# share of the lines of core, kernels, layers and data they run; the same line by line in build/coverage/report. Fails below 92 %.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+least=92
+
+if ! command -v gcovr > /dev/null; then
+  echo "coverage: gcovr is not installed; scripts/setup.sh --dev does it" >&2
+  exit 1
+fi
+folders=$(sed -nE 's/^set\(LOCKSTEP_FOLDERS (.*)\)$/\1/p' cmake/lockstep_headers.cmake)
+filters=()
+for folder in ${folders:?}; do
+  filters+=(--filter "$folder/")
+done
+
+scripts/build.sh coverage
+find build/coverage -name '*.gcda' -delete  # the counts of an earlier run
+ctest --test-dir build/coverage --output-on-failure --no-tests=error --parallel "$(nproc)" -LE '^(slow|rules|docs)$'
+mkdir -p build/coverage/report
+gcovr --root . "${filters[@]}" --exclude-throw-branches --print-summary --fail-under-line "$least" \
+  --html-details build/coverage/report/index.html --txt build/coverage/report/table.txt build/coverage

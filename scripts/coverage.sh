@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# coverage.sh: builds into build/coverage with counters (the preset 'coverage'), runs the tests that are not slow, and prints which
-# share of the lines of core, kernels, layers and data they run; the same line by line in build/coverage/report. Fails below 92 %.
+# Builds into build/coverage with counters, runs the tests that are not slow, and prints which share of the lines of core,
+# kernels, layers and data they run; line by line it stands in build/coverage/report. Fails below 92 %.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 least=92

@@ -121,17 +121,20 @@ class Screen:
             print("\r\033[K" + text[:shutil.get_terminal_size().columns - 1], end="", flush=True)
 
 
-def run(command, **options):
-    """Return code and output of a command, which ends with this script, together with all that it started."""
+def run(command, timeout=None, **options):
+    """Return code (None where it took longer than `timeout`) and output of a command. It ends with this script, together with
+    all that it started."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                errors="replace", start_new_session=True, **options)
     try:
-        output, _ = process.communicate()
-    except BaseException:
+        output, _ = process.communicate(timeout=timeout)
+        return process.returncode, output
+    except BaseException as error:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            return None, ""
         raise
-    return process.returncode, output
 
 
 def copy_sources():
@@ -163,9 +166,9 @@ def run_test(test, timeout):
     """What happened: 'passed', 'failed' or 'timeout'."""
     def limit():
         resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
-    code, output = run(["ctest", "--test-dir", BUILD, "-R", f"^{re.escape(test.name)}$", "--no-tests=error",
-                        "--timeout", str(round(timeout))], preexec_fn=limit)
-    return "passed" if code == 0 else "timeout" if "***Timeout" in output else "failed"
+    code, _ = run(["ctest", "--test-dir", BUILD, "-R", f"^{re.escape(test.name)}$", "--no-tests=error"], timeout,
+                  preexec_fn=limit)
+    return {0: "passed", None: "timeout"}.get(code, "failed")
 
 
 def prepare(kept, screen, jobs):
@@ -232,7 +235,7 @@ def try_mutant(mutant, tests, jobs, screen):
             if not built:
                 return {"outcome": "invalid", "test": "", "output": output[-3000:]}
             screen.status(f"{mutant.name}: {test.name}")
-            happened = run_test(test, max(60, 10 * test.seconds))
+            happened = run_test(test, max(30, 5 * test.seconds))
             if happened != "passed":
                 return {"outcome": "timeout" if happened == "timeout" else "caught", "test": test.name}
         return {"outcome": "survived", "test": ""}
@@ -322,6 +325,7 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main())
     except Failure as failure:

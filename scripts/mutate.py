@@ -11,7 +11,7 @@ A bug is a block of such a file:
 
     [name] kind: file
     tests: core.tape          (if wanted: the tests to try first)
-    -the text that is replaced, which the file must hold exactly once
+    -the text that is replaced, which the file must hold exactly once (line breaks and indentation aside)
     +the text that takes its place
 
 The copy, its build and the results live in build/mutants. Each bug is built there, without optimisation to speak of, and the
@@ -57,12 +57,14 @@ class Mutant:
     new: list = dataclasses.field(default_factory=list)
 
     def apply(self, text):
-        old, new = "\n".join(self.old), "\n".join(self.new)
-        count = text.count(old) if old else 0
-        if count != 1 or old == new:
-            what = "it replaces nothing" if old == new else f"{self.file} holds its text {count} times, expected once"
-            raise Failure(f"{self.where}: {self.name}: {what}")
-        return text.replace(old, new)
+        words, new = "\n".join(self.old).split(), "\n".join(self.new)
+        pattern = re.compile(r"\s+".join(map(re.escape, words)))  # wherever lines are broken
+        count = len(pattern.findall(text)) if words else 0
+        if count != 1:
+            raise Failure(f"{self.where}: {self.name}: {self.file} holds its text {count} times, expected once")
+        if words == new.split():
+            raise Failure(f"{self.where}: {self.name}: it replaces nothing")
+        return pattern.sub(lambda _: new, text)
 
 
 @dataclasses.dataclass
@@ -101,10 +103,6 @@ def mutated(mutant):
     if not path.is_file():
         raise Failure(f"{mutant.where}: {mutant.name}: there is no {mutant.file}")
     return mutant.apply(path.read_text())
-
-
-def digest(text):
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Screen:
@@ -245,13 +243,14 @@ def try_mutant(mutant, tests, jobs, screen):
 
 def try_all(mutants, kept, tests, jobs, screen):
     results = kept["results"]
-    left = [m for m in mutants if not (results.get(m.name, {}).get("digest") == digest(mutated(m)) and
-                                       results[m.name]["outcome"] in ("caught", "timeout"))]
+    digests = {mutant.name: hashlib.sha256(mutated(mutant).encode()).hexdigest() for mutant in mutants}
+    left = [mutant for mutant in mutants if not (results.get(mutant.name, {}).get("digest") == digests[mutant.name] and
+                                                 results[mutant.name]["outcome"] in ("caught", "timeout"))]
     begin = time.monotonic()
     for number, mutant in enumerate(left, 1):
         started = time.monotonic()
         result = try_mutant(mutant, tests, jobs, screen)
-        result.update(seconds=time.monotonic() - started, digest=digest(mutated(mutant)))
+        result.update(seconds=time.monotonic() - started, digest=digests[mutant.name])
         results[mutant.name] = result
         save(kept)
         each = (time.monotonic() - begin) / number
@@ -303,10 +302,16 @@ def main():
         if name not in {mutant.name for mutant in mutants}:
             raise Failure(f"there is no mutant {name}")
     mutants = [mutant for mutant in mutants if not arguments.only or mutant.name in arguments.only]
+    faults = []
     for mutant in mutants:
-        mutated(mutant)
+        try:
+            mutated(mutant)
+        except Failure as failure:
+            faults.append(str(failure))
         if arguments.list:
             print(f"{mutant.name:<40} {mutant.kind:<24} {mutant.file}")
+    if faults:
+        raise Failure("\n".join(faults))
     if arguments.list or arguments.check:
         print(f"mutants: {len(mutants)}")
         return 0

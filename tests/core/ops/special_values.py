@@ -109,7 +109,7 @@ def in_double(row):
 
 
 def centred_first(row):
-    """(x − mean) · scale + bias, as PyTorch computes it on GPUs: on the CPU, bias − mean · scale is NaN for an infinite scale."""
+    """(x − mean) · scale + bias, as PyTorch has it on GPUs: its bias − mean · scale on the CPU is NaN for scale ∞."""
     in_double(row)
     x, w, b, mean, var = [t.detach().double() for t in row.inputs[:5]]
     over = [0, 2, 3][: x.dim() - 1]
@@ -126,7 +126,7 @@ def skip_ignored_rows(row):
 
 
 def infinite_at_target(row):
-    """Infinite incoming gradients times (softmax − 1): PyTorch's two terms, ∞ · softmax − ∞, give NaN at the target."""
+    """Infinite gradients times (softmax − 1): PyTorch's two terms, ∞ · softmax − ∞, give NaN at the target."""
     for i, g in enumerate(row.grad.tolist()):
         if math.isinf(g):
             row.gradients[0][i, row.inputs[1][i]] = -g
@@ -154,7 +154,8 @@ def spell(tensor):
         if n > 1:
             tokens.append(f"{start}~{n}")
         else:
-            token = numpy.format_float_scientific(values[i], trim="-", exp_digits=1) if values.dtype != int else str(values[i])
+            token = numpy.format_float_scientific(values[i], trim="-",
+                                                  exp_digits=1) if values.dtype != int else str(values[i])
             token = token.removesuffix("e+0")
             while i + n < len(values) and numpy.array([values[i + n]]).tobytes() == numpy.array([values[i]]).tobytes():
                 n += 1
@@ -187,7 +188,8 @@ def case(op, attributes, *inputs, grad=None, differs=None):
     """Inputs are tensors; those that require a gradient get one."""
     results, gradients = evaluate(op, attributes, inputs, grad)
     if differs is not None:
-        differs(types.SimpleNamespace(op=op, attributes=attributes, inputs=inputs, grad=grad, results=results, gradients=gradients))
+        differs(types.SimpleNamespace(op=op, attributes=attributes, inputs=inputs, grad=grad, results=results,
+                                      gradients=gradients))
     # Numbers that are infinite or NaN are no JSON: attributes spell theirs.
     row = {"op": op, "attributes": {k: repr(v) if isinstance(v, float) else v for k, v in attributes.items()},
            "inputs": [None if x is None else [list(x.shape), spell(x), "leaf" if x.requires_grad else
@@ -223,10 +225,12 @@ def grid(dtype):
     # Functions of one tensor: every special against every incoming gradient, then what is special to the function.
     upstreams = [1.0, -0.75, NAN, INF, -INF, 0.0, -0.0, tiny, middle]
     pairs = list(itertools.product(specials, upstreams))
-    edges = {"exp": [88.0, 88.9, -87.0, -90.0, -103.0, -104.5, 709.5, 710.0, -708.0, -720.0, -745.0, -746.0, 1e30, -1e30],
+    edges = {"exp": [88.0, 88.9, -87.0, -90.0, -103.0, -104.5, 709.5, 710.0, -708.0, -720.0, -745.0, -746.0, 1e30,
+                     -1e30],
              "log": [2.0, 0.5, 1e-30, 1e30, -1e-30, 3 * tiny],
              "sqrt": [4.0, 2.0, 1e-30, -1e-30, 3 * tiny],
-             "sigmoid": [88.0, 90.0, 104.0, -87.0, -88.5, -90.0, -103.0, -110.0, 700.0, -709.0, -720.0, -745.0, -800.0, 17.0],
+             "sigmoid": [88.0, 90.0, 104.0, -87.0, -88.5, -90.0, -103.0, -110.0, 700.0, -709.0, -720.0, -745.0,
+                         -800.0, 17.0],
              "tanh": [1e-30, -1e-30, 1e-5, 12.0, -12.5, 20.0, 1e30, -1e30, 3 * tiny],
              "relu": [3 * tiny, -3 * tiny], "neg": []}
     for op, extra in edges.items():
@@ -237,7 +241,8 @@ def grid(dtype):
                 case(op, {}, leaf([0.25, -0.5, 40.0, -1e4, 1e4, 3 * tiny]))
             else:
                 case(op, {}, leaf(extra))
-    for scale, shift in [(2.0, 0.0), (-0.5, 1.0), (0.0, 0.5), (1.0, -0.0), (tiny, 0.0), (INF, 0.0), (1.0, NAN), (4.0, -INF)]:
+    for scale, shift in [(2.0, 0.0), (-0.5, 1.0), (0.0, 0.5), (1.0, -0.0), (tiny, 0.0), (INF, 0.0), (1.0, NAN),
+                         (4.0, -INF)]:
         case("affine", {"scale": scale, "shift": shift},
              leaf([x for x, _ in pairs[::3]]), grad=data([g for _, g in pairs[::3]]))
 
@@ -252,7 +257,8 @@ def grid(dtype):
     # What only moves values.
     values = (specials + ordinary(11))[:24]
     image = leaf(values, 2, 3, 2, 2)
-    for op, attributes in [("reshape", {"shape": [4, 6]}), ("flatten", {"dims": [1, 2]}), ("transpose", {"dims": [1, 3]}),
+    for op, attributes in [("reshape", {"shape": [4, 6]}), ("flatten", {"dims": [1, 2]}),
+                           ("transpose", {"dims": [1, 3]}),
                            ("narrow", {"range": [1, 1, 2]}), ("narrow", {"range": [0, 0, 1]}), ("to(Layout)", {}),
                            ("broadcast_to", {"shape": [2, 2, 3, 2, 2]})]:
         case(op, attributes, image)
@@ -263,7 +269,8 @@ def grid(dtype):
     case("broadcast_to", {"shape": [3, 13]}, leaf(specials, 1, 13))
     case("cat", {"dim": 1}, leaf(values[:12], 2, 6), leaf(values[12:], 2, 6), grad=data(values, 2, 12))
     for to in ("float16", "bfloat16", "float32", "float64"):
-        edge = [65504.0, 65519.0, 65520.0, 2.0**-24, 2.0**-26, 2.0**-15, 3.3895314e38, 3.4e38, 1e-40, 2.0**-133, 2.0**-149, 2.0**-151]
+        edge = [65504.0, 65519.0, 65520.0, 2.0**-24, 2.0**-26, 2.0**-15, 3.3895314e38, 3.4e38, 1e-40, 2.0**-133,
+                2.0**-149, 2.0**-151]
         case("to(DType)", {"dtype": to}, leaf(specials + edge))
         case("to(DType)", {"dtype": to}, leaf([1.0] * len(upstreams)),
              grad=torch.tensor(upstreams, dtype=getattr(torch, to)))
@@ -319,30 +326,36 @@ def grid(dtype):
                  spoilt(n, {0: huge[0], n - 1: huge[1]}), spoilt(n, {0: INF, n - 1: -INF}), spoilt(n, {0: NAN, 1: INF}),
                  [-INF] * (n - 1) + [0.5], [0.5] + [-INF] * (n - 1), [-INF] * (n - 1) + [-largest],
                  [1e4 * v for v in ordinary(n)], [-30.0 * i for i in range(n)],
-                 [-1.0 * normal] * (n - 1) + [90.0 if not double else 720.0], [0.0] * (n - 1) + [-95.0 if not double else -730.0]]
+                 [-1.0 * normal] * (n - 1) + [90.0 if not double else 720.0],
+                 [0.0] * (n - 1) + [-95.0 if not double else -730.0]]
         count = len(rows)
         table = leaf(sum(rows, []), count, n)
         for op in ("softmax", "log_softmax"):
             case(op, {"dim": 1}, table)
-            case(op, {"dim": 1}, leaf(ordinary(4 * n), 4, n), grad=data(sum([spoilt(n, {n - 1: g}) for g in (NAN, INF, -INF, tiny)], []), 4, n))
+            case(op, {"dim": 1}, leaf(ordinary(4 * n), 4, n), grad=data(sum([spoilt(n, {n - 1: g}) for g in (NAN, INF,
+                    -INF, tiny)], []), 4, n))
         if n == 3:
             for op in ("softmax", "log_softmax"):
                 case(op, {"dim": 0}, leaf(table.detach().T.tolist(), n, count))
         for place in (0, n - 1):
             target = torch.full([count], place)
             case("cross_entropy", {"reduction": "none"}, table, target)
-        case("cross_entropy", {"reduction": "none"}, leaf(ordinary(4 * n), 4, n), torch.tensor([0, 1, 2, 0]), grad=data([NAN, INF, -INF, tiny]), differs=infinite_at_target)
+        case("cross_entropy", {"reduction": "none"}, leaf(ordinary(4 * n), 4, n), torch.tensor([0, 1, 2, 0]),
+             grad=data([NAN, INF, -INF, tiny]), differs=infinite_at_target)
         kept = torch.tensor([-100] * count)
         kept[0] = 1
         for reduction in ("none", "mean", "sum"):
             case("cross_entropy", {"reduction": reduction, "ignore": -100}, table, kept, differs=skip_ignored_rows)
-            case("cross_entropy", {"reduction": reduction, "ignore": 2}, leaf(ordinary(2 * n), 2, n), torch.tensor([2, 2]), differs=skip_ignored_rows)
-            case("cross_entropy", {"reduction": reduction}, leaf(sum([spoilt(n, {2: huge[0]}), spoilt(n, {0: huge[1]})], []), 2, n), torch.tensor([2, 1]))
+            case("cross_entropy", {"reduction": reduction, "ignore": 2}, leaf(ordinary(2 * n), 2, n),
+                 torch.tensor([2, 2]), differs=skip_ignored_rows)
+            case("cross_entropy", {"reduction": reduction}, leaf(sum([spoilt(n, {2: huge[0]}),
+                    spoilt(n, {0: huge[1]})], []), 2, n), torch.tensor([2, 1]))
         share = data([1.0 / n] * (count * n), count, n)
         case("cross_entropy", {"reduction": "none"}, table, share)
         case("cross_entropy", {"reduction": "none", "smoothing": 0.25}, table, target)
         case("cross_entropy", {"reduction": "none", "smoothing": 0.25}, table, share)
-        case("cross_entropy", {"reduction": "none"}, leaf(ordinary(4 * n), 4, n), data(sum([spoilt(n, {0: p}) for p in (NAN, INF, tiny, 0.0)], []), 4, n))
+        case("cross_entropy", {"reduction": "none"}, leaf(ordinary(4 * n), 4, n),
+             data(sum([spoilt(n, {0: p}) for p in (NAN, INF, tiny, 0.0)], []), 4, n))
 
     # Products.
     for m, k, n in [(2, 3, 2), (3, 19, 4)]:
@@ -353,66 +366,86 @@ def grid(dtype):
             case("linear", {}, leaf(ordinary(m * k), m, k), leaf(spoilt(n * k, places, 20), n, k), leaf(ordinary(n)))
             if m == 2:
                 case("linear", {}, leaf(a, m, k), leaf(ordinary(n * k, 20), n, k))
-        case("matmul", {}, leaf(ordinary(2 * m * k), 2, m, k), leaf(spoilt(2 * k * n, {k * n: NAN, k * n + n + 1: INF}, 20), 2, k, n))
+        case("matmul", {}, leaf(ordinary(2 * m * k), 2, m, k),
+             leaf(spoilt(2 * k * n, {k * n: NAN, k * n + n + 1: INF}, 20), 2, k, n))
         case("matmul", {}, leaf([0.0] * (m * k), m, k), leaf(spoilt(k * n, {0: NAN, 1: INF}), k, n))  # 0 · NaN is no 0
-        case("matmul", {}, leaf([tiny * (i % 7 + 1) for i in range(m * k)], m, k), leaf([2.0 * (i % 3 + 1) for i in range(k * n)], k, n),
+        case("matmul", {}, leaf([tiny * (i % 7 + 1) for i in range(m * k)], m, k),
+             leaf([2.0 * (i % 3 + 1) for i in range(k * n)], k, n),
              grad=data([middle] * (m * n), m, n))
-        case("linear", {}, leaf(ordinary(m * k), m, k), leaf(ordinary(n * k), n, k), leaf(spoilt(n, {0: NAN, n - 1: INF})))
-        case("matmul", {}, leaf(ordinary(m * k), m, k), leaf(ordinary(k * n), k, n), grad=data(spoilt(m * n, {0: NAN, m * n - 1: INF}), m, n))
+        case("linear", {}, leaf(ordinary(m * k), m, k), leaf(ordinary(n * k), n, k),
+             leaf(spoilt(n, {0: NAN, n - 1: INF})))
+        case("matmul", {}, leaf(ordinary(m * k), m, k), leaf(ordinary(k * n), k, n),
+             grad=data(spoilt(m * n, {0: NAN, m * n - 1: INF}), m, n))
         case("linear", {}, leaf(ordinary(m * k), m, k), leaf(ordinary(k * n), n, k), leaf(ordinary(n)),
              grad=data(spoilt(m * n, {0: NAN, m * n - 1: INF}), m, n))
 
     # Convolution: small, as a product over positions, by the library; specials in image, weight, bias and gradient.
     # Infinite weights and gradients without padding only: whether its zeros take part differs within PyTorch.
-    for x, w, attributes in [((1, 3, 5, 5), (2, 3, 3, 3), {"stride": [2, 2], "padding": [1, 1]}), ((1, 17, 3, 3), (2, 17, 3, 3), {"padding": [1, 1]}),
+    for x, w, attributes in [((1, 3, 5, 5), (2, 3, 3, 3), {"stride": [2, 2], "padding": [1, 1]}),
+                             ((1, 17, 3, 3), (2, 17, 3, 3), {"padding": [1, 1]}),
                              ((1, 4, 4, 4), (4, 1, 3, 3), {"groups": 4}), ((1, 3, 4, 4), (2, 3, 1, 1), {})]:
         nx, nw, k = math.prod(x), math.prod(w), w[0]
         y = list(conv(attributes, torch.zeros(x), torch.zeros(w)).shape)
         for places in ({}, {0: NAN}, {nx - 1: NAN}, {0: INF, nx - 1: -INF}):
             case("conv2d", attributes, leaf(spoilt(nx, places), *x), leaf(ordinary(nw, 20), *w), leaf(ordinary(k)))
-        case("conv2d", attributes, leaf(ordinary(nx), *x), leaf(ordinary(nw, 20), *w), leaf(spoilt(k, {0: NAN, 1: INF, k - 1: -INF})))
-        case("conv2d", attributes, leaf([tiny * (i % 7 + 1) for i in range(nx)], *x), leaf([2.0 * (i % 3 + 1) for i in range(nw)], *w), grad=data([2.0] * math.prod(y), *y))
-        case("conv2d", attributes, leaf([1.0] * nx, *x), leaf([2.0] * nw, *w), leaf([0.0] * k), grad=data([middle / 64] * math.prod(y), *y))
+        case("conv2d", attributes, leaf(ordinary(nx), *x), leaf(ordinary(nw, 20), *w),
+             leaf(spoilt(k, {0: NAN, 1: INF, k - 1: -INF})))
+        case("conv2d", attributes, leaf([tiny * (i % 7 + 1) for i in range(nx)], *x),
+             leaf([2.0 * (i % 3 + 1) for i in range(nw)], *w), grad=data([2.0] * math.prod(y), *y))
+        case("conv2d", attributes, leaf([1.0] * nx, *x), leaf([2.0] * nw, *w), leaf([0.0] * k),
+             grad=data([middle / 64] * math.prod(y), *y))
         if "padding" not in attributes:
             for places in ({0: NAN}, {nw - 1: INF}):
                 case("conv2d", attributes, leaf(ordinary(nx), *x), leaf(spoilt(nw, places, 20), *w))
             n = math.prod(y)
-            case("conv2d", attributes, leaf(ordinary(nx), *x), leaf(ordinary(nw, 20), *w), leaf(ordinary(k)), grad=data(spoilt(n, {0: NAN, n - 1: INF}), *y))
+            case("conv2d", attributes, leaf(ordinary(nx), *x), leaf(ordinary(nw, 20), *w), leaf(ordinary(k)),
+                 grad=data(spoilt(n, {0: NAN, n - 1: INF}), *y))
 
     # Pools: windows of one kind, windows with a special anywhere, nothing but −inf beside the padding.
     image = (1, 3, 5, 5)
     n = math.prod(image)
     images = [spoilt(n, {i: special for i in range(0, n, 7)}) for special in (NAN, INF, -INF, largest)]
     images += [[special] * n for special in (NAN, INF, -INF, -largest, -0.0, tiny, -tiny)]
-    images += [spoilt(n, {0: NAN, n - 1: NAN}), spoilt(n, {0: INF, 1: NAN, n - 2: NAN, n - 1: INF}), spoilt(n, {6: -INF, 7: INF}),
-               [-INF] * (n - 2) + [NAN, -INF], [tiny * ((7 * i) % 31 - 15) for i in range(n)], [-1.0 - i for i in range(n)]]
+    images += [spoilt(n, {0: NAN, n - 1: NAN}), spoilt(n, {0: INF, 1: NAN, n - 2: NAN, n - 1: INF}),
+               spoilt(n, {6: -INF, 7: INF}),
+               [-INF] * (n - 2) + [NAN, -INF], [tiny * ((7 * i) % 31 - 15) for i in range(n)],
+               [-1.0 - i for i in range(n)]]
     for values in images:
-        for kernel, stride, padding, more in [([2, 2], [2, 2], [0, 0], {}), ([3, 3], [2, 2], [1, 1], {}), ([2, 2], [2, 1], [1, 0], {"ceil": True})]:
+        for kernel, stride, padding, more in [([2, 2], [2, 2], [0, 0], {}), ([3, 3], [2, 2], [1, 1], {}),
+                                              ([2, 2], [2, 1], [1, 0], {"ceil": True})]:
             window = {"kernel": kernel, "stride": stride, "padding": padding, **more}
             case("max_pool2d", window, leaf(values, *image))
             if largest not in values and -largest not in values:
                 case("avg_pool2d", {**window, "include": padding == [1, 0]}, leaf(values, *image))
         if largest not in values and -largest not in values:
             case("adaptive_avg_pool2d", {"output": [2, 3]}, leaf(values, *image))
-    case("max_pool2d", {"kernel": [2, 2], "stride": [1, 1], "padding": [1, 1], "dilation": [2, 2]}, leaf(spoilt(n, {0: NAN, 12: -INF, n - 1: INF}), *image))
+    case("max_pool2d", {"kernel": [2, 2], "stride": [1, 1], "padding": [1, 1], "dilation": [2, 2]},
+         leaf(spoilt(n, {0: NAN, 12: -INF, n - 1: INF}), *image))
     wide = (1, 19, 3, 3)
     for place in (0, 18 * 9, 19 * 9 - 1, 16 * 9 + 4):
-        case("max_pool2d", {"kernel": [3, 3], "stride": [1, 1], "padding": [1, 1]}, leaf(spoilt(19 * 9, {place: NAN}), *wide))
-    for op, attributes in [("max_pool2d", {"kernel": [3, 3], "stride": [2, 2], "padding": [1, 1]}), ("avg_pool2d", {"kernel": [3, 3], "stride": [2, 2], "padding": [1, 1]}),
+        case("max_pool2d", {"kernel": [3, 3], "stride": [1, 1], "padding": [1, 1]},
+             leaf(spoilt(19 * 9, {place: NAN}), *wide))
+    for op, attributes in [("max_pool2d", {"kernel": [3, 3], "stride": [2, 2], "padding": [1, 1]}),
+                           ("avg_pool2d", {"kernel": [3, 3], "stride": [2, 2], "padding": [1, 1]}),
                            ("adaptive_avg_pool2d", {"output": [3, 3]})]:
-        case(op, attributes, leaf(ordinary(n), *image), grad=data(spoilt(27, {0: NAN, 9: INF, 22: -INF, 26: tiny}), 1, 3, 3, 3))
+        case(op, attributes, leaf(ordinary(n), *image), grad=data(spoilt(27, {0: NAN, 9: INF, 22: -INF, 26: tiny}), 1,
+                3, 3, 3))
 
     # Batch norm: a channel for each special, one value per channel, variance 0, momentum 0 and 1.
-    channels = [[1.0, 2.0, -1.0, 0.5], [NAN, 2.0, -1.0, 0.5], [1.0, 2.0, INF, 0.5], [1.0, 2.0, -1.0, -INF], [INF, 2.0, -INF, 0.5],
-                [3.0] * 4, [-0.0] * 4, [tiny, -tiny, 2 * tiny, 0.0], [middle, 0.0, middle, 0.0], [8.0, 9.0, 10.0, 11.0], [NAN] * 4]
+    channels = [[1.0, 2.0, -1.0, 0.5], [NAN, 2.0, -1.0, 0.5], [1.0, 2.0, INF, 0.5], [1.0, 2.0, -1.0, -INF],
+                [INF, 2.0, -INF, 0.5],
+                [3.0] * 4, [-0.0] * 4, [tiny, -tiny, 2 * tiny, 0.0], [middle, 0.0, middle, 0.0],
+                [8.0, 9.0, 10.0, 11.0], [NAN] * 4]
     c = len(channels)
     columns = torch.tensor(channels, dtype=dtype).T
-    statistics = [0.5, 1.0, NAN, INF, -INF, 0.0, 0.0, tiny, 0.25, -1.0, 2.0], [1.0, 2.0, 1.0, 1.0, 1.0, 0.0, NAN, tiny, INF, 0.5, -1.0]
+    statistics = ([0.5, 1.0, NAN, INF, -INF, 0.0, 0.0, tiny, 0.25, -1.0, 2.0],
+                  [1.0, 2.0, 1.0, 1.0, 1.0, 0.0, NAN, tiny, INF, 0.5, -1.0])
     for shape in ((4, c), (2, c, 2, 1)):
         x = columns.reshape(2, 2, c, 1).permute(0, 2, 1, 3).reshape(shape) if len(shape) == 4 else columns
         for op in ("batch_norm", "batch_norm_relu") if len(shape) == 4 else ("batch_norm",):
             def inputs(values, scale=ordinary(c, 40), shift=ordinary(c), run=([0.0] * c, [1.0] * c)):
-                return leaf(values.tolist(), *values.shape), leaf(scale, c), leaf(shift, c), data(run[0], c), data(run[1], c)
+                return (leaf(values.tolist(), *values.shape), leaf(scale, c), leaf(shift, c), data(run[0], c),
+                        data(run[1], c))
             # What ReLU makes of an infinite scale hangs on the order that centred_first() speaks of.
             scales = [v for v in specials if abs(v) != largest and (op == "batch_norm" or not math.isinf(v))][:c]
             scales += ordinary(c - len(scales))
@@ -422,13 +455,17 @@ def grid(dtype):
             case(op, {"training": True, "momentum": 0.0}, *inputs(x, run=statistics), differs=in_double)
             case(op, {"training": False}, *inputs(x), differs=in_double)
             case(op, {"training": False}, *inputs(torch.ones_like(x) * 0.75, run=statistics), differs=in_double)
-            case(op, {"training": False}, *inputs(x[:1, :, :1] if len(shape) == 4 else x[:1], run=statistics), differs=in_double)  # one value per channel
+            # One value per channel.
+            case(op, {"training": False}, *inputs(x[:1, :, :1] if len(shape) == 4 else x[:1], run=statistics),
+                 differs=in_double)
             good = torch.tensor(ordinary(4 * c), dtype=dtype).reshape(shape)
             for training in (True, False):
                 case(op, {"training": training}, *inputs(good, scales, ordinary(c)), differs=centred_first)
                 case(op, {"training": training}, *inputs(good, ordinary(c, 40), specials[:c]), differs=in_double)
-                case(op, {"training": training}, *inputs(good), grad=data(spoilt(4 * c, {0: NAN, 1: INF, 2: -INF, 3: tiny}), *shape), differs=in_double)
-    case("batch_norm_relu", {"training": True}, *inputs(good), leaf(spoilt(4 * c, {0: NAN, 1: INF, 2: -INF}), *shape), differs=in_double)
+                case(op, {"training": training}, *inputs(good),
+                     grad=data(spoilt(4 * c, {0: NAN, 1: INF, 2: -INF, 3: tiny}), *shape), differs=in_double)
+    case("batch_norm_relu", {"training": True}, *inputs(good), leaf(spoilt(4 * c, {0: NAN, 1: INF, 2: -INF}), *shape),
+         differs=in_double)
 
     # Dropout without chance: with p between 0 and 1 the test looks at the mask.
     for p, training in ((0.5, False), (0.0, True), (1.0, True)):

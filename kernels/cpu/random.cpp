@@ -114,10 +114,7 @@ LOCKSTEP_MULTIVERSION void dropout_batches(std::int64_t begin, std::int64_t end,
     }
     const std::int64_t offset = batch * kWords, count = std::min(kWords, n - offset);
 #pragma GCC ivdep
-    for (std::int64_t i = 0; i < count; ++i) {
-      const T scaled = x[offset + i] * scale;
-      y[offset + i] = draws[i] >= threshold ? scaled : T(0);
-    }
+    for (std::int64_t i = 0; i < count; ++i) y[offset + i] = x[offset + i] * (draws[i] >= threshold ? scale : T(0));
   }
 }
 

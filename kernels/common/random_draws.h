@@ -47,8 +47,7 @@ struct DropoutFactors {
       : threshold(static_cast<std::uint32_t>(std::ceil(p * 0x1p24))), scale(static_cast<T>(1.0 / (1.0 - p))) {}
 
   LOCKSTEP_HOST_DEVICE_INLINE T apply(T x, std::uint32_t word) const {
-    const T scaled = x * scale;
-    return (word >> 8) >= threshold ? scaled : T(0);
+    return x * ((word >> 8) >= threshold ? scale : T(0));
   }
 };
 

@@ -31,9 +31,10 @@ inline Tensor operator*(const Tensor& a, const Tensor& b) { return mul(a, b); }
 inline Tensor operator/(const Tensor& a, const Tensor& b) { return div(a, b); }
 inline Tensor operator+(const Tensor& x, double value) { return affine(x, 1.0, value); }
 inline Tensor operator-(const Tensor& x, double value) { return affine(x, 1.0, -value); }
-inline Tensor operator*(const Tensor& x, double value) { return affine(x, value, 0.0); }
-inline Tensor operator/(const Tensor& x, double value) { return affine(x, 1.0 / value, 0.0); }
-inline Tensor operator*(double value, const Tensor& x) { return affine(x, value, 0.0); }
+// Adding −0 leaves the sign of zeros.
+inline Tensor operator*(const Tensor& x, double value) { return affine(x, value, -0.0); }
+inline Tensor operator/(const Tensor& x, double value) { return affine(x, 1.0 / value, -0.0); }
+inline Tensor operator*(double value, const Tensor& x) { return affine(x, value, -0.0); }
 
 // ---- Elementwise functions of one tensor.
 
@@ -119,7 +120,8 @@ struct Pool2dOptions {
   bool ceil_mode = false;         ///< let windows hang over the far edge
   bool count_include_pad = true;  ///< avg_pool2d only: padding counts in the divisor
 };
-/// torch.nn.functional.max_pool2d. Padding counts as −inf, NaN wins, the first of equal elements gets the gradient.
+/// torch.nn.functional.max_pool2d. Padding counts as −inf, NaN wins. The gradient goes to the first of equal elements,
+/// but to the last NaN.
 Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options);
 /// torch.nn.functional.avg_pool2d.
 Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options);
@@ -143,8 +145,8 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, con
 /// relu(batch_norm(x) + residual) in one pass each way; `residual` of x's shape, or undefined for none.
 Tensor batch_norm_relu(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
                        const Tensor& running_var, const BatchNormOptions& options, const Tensor& residual = {});
-/// In training sets each element to 0 with probability p and scales the others by 1 / (1 − p); else returns x. Draws
-/// from default_generator().
+/// In training multiplies each element by 0 with probability p (NaN and infinities then give NaN) and the others by
+/// 1 / (1 − p); else returns x. Draws from default_generator().
 Tensor dropout(const Tensor& x, double p, bool training = true);
 
 // ---- Softmax and losses.
@@ -157,12 +159,14 @@ enum class Reduction { none, mean, sum };
 /// Options of cross_entropy.
 struct CrossEntropyOptions {
   Reduction reduction = Reduction::mean;
-  std::int64_t ignore_index = -100;  ///< rows with this target count neither in the loss nor in the mean
+  std::int64_t ignore_index = -100;  ///< rows with this target count neither in the loss nor in the mean; gradient 0
   double label_smoothing = 0.0;
 };
 /// torch.nn.functional.cross_entropy of logits [N, classes] against `target`: int64 class indices [N], or probabilities
-/// [N, classes] of logits' dtype (no gradient for them). Reduced to a scalar, or [N] with Reduction::none. Throws
-/// ValueError for a target outside [0, classes) that is not ignore_index.
+/// [N, classes] of logits' dtype (no gradient for them; a class of probability 0 adds 0 even where its logit is −inf).
+/// Reduced to a scalar, or [N] with Reduction::none. A target outside [0, classes) that is not ignore_index is a
+/// ValueError on the CPU. On CUDA, where a check would stop the queue, it makes the loss of its row NaN, hence the mean
+/// and the sum, and its row of the gradient.
 Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& options = {});
 
 }  // namespace lockstep

@@ -82,7 +82,7 @@ int main(int argc, char** argv) try {
 
   for (int epoch = 1; epoch <= epochs; ++epoch) {
     model.train();
-    double running_loss = 0.0;
+    Tensor running_loss = Tensor::zeros({}, {.device = device});  // stays there: reading each loss would wait for it
     const std::int64_t steps = max_steps > 0 ? std::min(max_steps, train_loader.size()) : train_loader.size();
     ProgressBar bar(fmt::format("Epoch {}", epoch), steps);
     std::int64_t step = 0;
@@ -92,10 +92,10 @@ int main(int argc, char** argv) try {
       loss.backward();
       optimizer.step();
 
-      running_loss += loss.item();
+      running_loss.add_(loss.detach());
       if (++step % log_interval == 0) {
-        print_line(fmt::format("[Epoch {}, Step {}] Loss: {:.3f}", epoch, step, running_loss / log_interval));
-        running_loss = 0.0;
+        print_line(fmt::format("[Epoch {}, Step {}] Loss: {:.3f}", epoch, step, running_loss.item() / log_interval));
+        running_loss.zero_();
       }
       bar.advance();
       if (step == steps) break;

@@ -25,17 +25,21 @@ BatchNorm::BatchNorm(std::int64_t num_features, const Options& options, int rank
   register_buffer("num_batches_tracked", num_batches_tracked);
 }
 
-BatchNormOptions BatchNorm::begin_forward(const Tensor& x) {
+BatchNormOptions BatchNorm::forward_options(const Tensor& x) const {
   LOCKSTEP_CHECK(x.rank() == rank_ && x.size(1) == num_features_, ShapeError, "batch_norm",
                  "expected an input of {} dimensions and {} channels, got {}", rank_, num_features_,
                  to_string(x.shape()));
   BatchNormOptions forward{.training = is_training() || !running_mean.defined(), .momentum = 0.0, .eps = options_.eps};
-  if (options_.momentum) forward.momentum = *options_.momentum;
-  if (is_training() && num_batches_tracked.defined()) {
-    const std::int64_t batches = ++*num_batches_tracked.data<std::int64_t>();
-    if (!options_.momentum) forward.momentum = 1.0 / static_cast<double>(batches);
+  if (options_.momentum) {
+    forward.momentum = *options_.momentum;
+  } else if (num_batches_tracked.defined()) {
+    forward.momentum = 1.0 / static_cast<double>(*num_batches_tracked.data<std::int64_t>() + 1);
   }
   return forward;
+}
+
+void BatchNorm::count_batch() {
+  if (is_training() && num_batches_tracked.defined()) ++*num_batches_tracked.data<std::int64_t>();
 }
 
 std::pair<Tensor, Tensor> BatchNorm::weight_and_bias(const Tensor& x) const {
@@ -45,9 +49,11 @@ std::pair<Tensor, Tensor> BatchNorm::weight_and_bias(const Tensor& x) const {
 }
 
 Tensor BatchNorm::forward(const Tensor& x) {
-  const BatchNormOptions options = begin_forward(x);
+  const BatchNormOptions options = forward_options(x);
   const auto [scale, shift] = weight_and_bias(x);
-  return batch_norm(x, scale, shift, running_mean, running_var, options);
+  Tensor y = batch_norm(x, scale, shift, running_mean, running_var, options);
+  count_batch();
+  return y;
 }
 
 std::string BatchNorm::extra_repr() const {
@@ -62,9 +68,11 @@ Tensor batch_norm_relu(BatchNorm& norm, ReLU& relu, const Tensor& x, const Tenso
     const Tensor y = norm(x);
     return relu(residual.defined() ? y + residual : y);
   }
-  const BatchNormOptions options = norm.begin_forward(x);
+  const BatchNormOptions options = norm.forward_options(x);
   const auto [scale, shift] = norm.weight_and_bias(x);
-  return batch_norm_relu(x, scale, shift, norm.running_mean, norm.running_var, options, residual);
+  Tensor y = batch_norm_relu(x, scale, shift, norm.running_mean, norm.running_var, options, residual);
+  norm.count_batch();
+  return y;
 }
 
 }  // namespace lockstep

@@ -39,8 +39,10 @@ class BatchNorm : public Module {
  private:
   friend Tensor batch_norm_relu(BatchNorm& norm, ReLU& relu, const Tensor& x, const Tensor& residual);
 
-  /// Checks the input, counts the batch in training, and says how to normalise it.
-  BatchNormOptions begin_forward(const Tensor& x);
+  /// Checks the input and says how to normalise it.
+  BatchNormOptions forward_options(const Tensor& x) const;
+  /// Counts the batch in training: after the op, since a refused batch changes nothing.
+  void count_batch();
   /// Weight and bias; constants without affine.
   std::pair<Tensor, Tensor> weight_and_bias(const Tensor& x) const;
 

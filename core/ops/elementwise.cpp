@@ -132,9 +132,10 @@ Tensor div(const Tensor& a, const Tensor& b) {
   Tensor y = binary("div", BinaryOp::div, a, b);
   if (must_record(a, b)) {
     record("div", y, {&a, &b}, [sa = a.shape(), b = SavedTensor(b), y = SavedTensor::output(y)](GradContext& ctx) {
-      const Tensor grad_a = div(ctx.grad, b.get("div"));
-      if (ctx.needs(0)) ctx.set(0, sum_to(grad_a, sa));
-      if (ctx.needs(1)) ctx.set(1, neg(sum_to(mul(grad_a, y.get("div")), b.get("div").shape())));
+      const Tensor& divisor = b.get("div");
+      if (ctx.needs(0)) ctx.set(0, sum_to(div(ctx.grad, divisor), sa));
+      // y / b first, as PyTorch: 0 · ∞ and overflow then come where its users know them.
+      if (ctx.needs(1)) ctx.set(1, neg(sum_to(mul(ctx.grad, div(y.get("div"), divisor)), divisor.shape())));
     });
   }
   return y;
@@ -148,7 +149,7 @@ Tensor affine(const Tensor& x, double scale, double shift) {
                        y.data<T>());
   });
   if (must_record(x)) {
-    record("affine", y, {&x}, [scale](GradContext& ctx) { ctx.set(0, affine(ctx.grad, scale, 0.0)); });
+    record("affine", y, {&x}, [scale](GradContext& ctx) { ctx.set(0, affine(ctx.grad, scale, -0.0)); });
   }
   return y;
 }

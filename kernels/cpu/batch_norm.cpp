@@ -104,7 +104,7 @@ LOCKSTEP_INLINE void merge(std::int64_t channels, Moments& into, const Moments& 
   double* __restrict__ square = into.square;
   for (std::int64_t c = 0; c < channels; ++c) {
     const double delta = other.mean[c] - mean[c];
-    mean[c] += delta * share;
+    mean[c] += std::isfinite(mean[c]) ? delta * share : other.mean[c];  // an infinite mean stays infinite
     square[c] += other.square[c] + delta * delta * weight;
   }
   into.count = total;
@@ -145,7 +145,8 @@ LOCKSTEP_MULTIVERSION double slab_moments(const Walk& walk, std::int64_t slab, c
     for (std::int64_t c = 0; c < channels; ++c) {
       const double shift = mean[c] / count;
       deviation[c] -= shift * mean[c];
-      mean[c] = static_cast<double>(center[c]) + shift;
+      const auto first = static_cast<double>(center[c]);
+      mean[c] = std::isfinite(first) ? first + shift : first;
     }
     merge(channels, total, {count, mean, deviation});
   }

@@ -54,8 +54,9 @@ LOCKSTEP_INLINE void max_over_row(bool first, const T* image, std::int64_t posit
     const auto here = static_cast<std::int32_t>(position);
     for (std::int64_t c = 0; c < lanes; ++c) {
       const T old = best[c], value = v[c];
-      // Larger, the first NaN, or the window's first element. Bitwise, since a branch would stop vectorisation.
-      const bool take = (!(value <= old) & (old == old)) | (where[c] < 0);
+      // Larger, NaN (of several the last), or the window's first element. Bitwise, since a branch would stop
+      // vectorisation.
+      const bool take = (value > old) | (value != value) | (where[c] < 0);
       best[c] = take ? value : old;
       where[c] = take ? here : where[c];
     }

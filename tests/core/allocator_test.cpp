@@ -95,6 +95,8 @@ TEST_CASE("Statistics count live, peak and cached bytes") {
   CHECK(memory_stats().cached == (kCaches ? 2 * kMiB : 0));
   CHECK(memory_stats().system_allocations == before.system_allocations + 2);
   CHECK_THAT(memory_summary(), Catch::Contains("MiB") && Catch::Contains("peak"));
+  deallocate(allocate(kMiB), kMiB);
+  CHECK(memory_stats().peak == before.live + 3 * kMiB);  // less than that again does not lower it
   deallocate(a, kMiB);
   empty_cache();
   CHECK(memory_stats().cached == 0);

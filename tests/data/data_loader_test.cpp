@@ -13,6 +13,7 @@
 #include <lockstep/core/allocator.h>
 #include <lockstep/core/base/error.h>
 #include <lockstep/core/base/thread_pool.h>
+#include <lockstep/core/ops.h>
 #include <lockstep/data/tensor_dataset.h>
 
 using namespace lockstep;
@@ -131,6 +132,19 @@ TEST_CASE("The number of workers changes no bit") {
   for (const int workers : {1, 2, 7, 20}) CHECK(run(workers, 2) == alone);
   CHECK(run(3, 1) == alone);
   CHECK(run(2, 50) == alone);
+}
+
+TEST_CASE("A random transform sees the seed, the epoch and the index in the data set") {
+  const auto data = numbered(10);
+  const Compose transform{RandomAdd(), ToTensor()};
+  const DataLoader loader(data, transform, {.batch_size = 4, .shuffle = true, .seed = 5});
+  for (const Batch& batch : loader.epoch(3)) {
+    for (std::int64_t i = 0; i < batch.size(); ++i) {
+      const std::int64_t index = batch.indices[static_cast<std::size_t>(i)];
+      const Tensor expected = transform(data->get(index).image, {.seed = 5, .epoch = 3, .index = index});
+      CHECK(narrow(batch.images, 0, i, 1).to_vector<float>() == expected.to_vector<float>());
+    }
+  }
 }
 
 TEST_CASE("An epoch can be entered anywhere") {

@@ -62,7 +62,7 @@ void check_max(const Pool2dShape& s, const std::vector<T>& x) {
   std::vector<T> expected(y_size(s), -kInf<T>);
   std::vector<std::int32_t> expected_argmax(y_size(s), -1);
   for_taps(s, [&](std::size_t y, std::size_t i, std::int32_t position) {
-    if (expected_argmax[y] == -1 || (!std::isnan(expected[y]) && (std::isnan(x[i]) || x[i] > expected[y]))) {
+    if (expected_argmax[y] == -1 || std::isnan(x[i]) || x[i] > expected[y]) {
       expected[y] = x[i];
       expected_argmax[y] = position;
     }

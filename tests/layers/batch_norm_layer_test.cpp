@@ -1,6 +1,8 @@
 #include <lockstep/layers/batch_norm.h>
 
 #include <cmath>
+#include <optional>
+#include <vector>
 
 #include <lockstep/core/base/error.h>
 #include <lockstep/core/ops.h>
@@ -50,6 +52,52 @@ TEST_CASE("without a momentum running statistics are averages, and evaluation us
   check_near(norm(x), {-1.05465050454078546, -1.03456192350191345, -0.97429618038529708, -0.87385327519093658,
                        -1.13651942137492368});
   CHECK(norm.num_batches_tracked.item() == 2.0);
+}
+
+TEST_CASE("training, evaluation and training again are PyTorch's; evaluation and refused batches leave no trace") {
+  struct Case {
+    std::optional<double> momentum;
+    std::vector<double> mean, var, evaluated, single;  // evaluated: the first values of x / 2 after one batch
+  };
+  const Case cases[] = {
+      {0.0, {0, 0}, {1, 1}, {0, 0.04999975000187499}, {1.9999900000749995, 2.999985000112499}},
+      {1.0,
+       {10.5, 22.5},
+       {99.11999999999999, 288.3771428571428},
+       {-0.9542075993464249, -0.9441633088269888},
+       {-0.8537648233537204, -1.1482968844341401}},
+      {0.25,
+       {3.515625, 7.640625},
+       {29.988749999999996, 86.17446428571427},
+       {-0.4506062182623505, -0.4316333248618305},
+       {-0.27676585273329085, -0.499904624138847}},
+      {std::nullopt,
+       {7.625, 16.625},
+       {61.949999999999996, 180.23571428571427},
+       {-0.9542075993464249, -0.9441633088269888},
+       {-0.7146638857627294, -1.0148832221413222}},
+  };
+  const Tensor x = squares(), single = Tensor::from(std::vector<double>{2, 3}, {1, 2, 1, 1});
+  for (const Case& expected : cases) {
+    CAPTURE(expected.momentum.value_or(-1.0));
+    BatchNorm2d norm(2, {.momentum = expected.momentum});
+    norm.to(DType::float64);
+    norm(x);
+    norm.eval();
+    check_near(norm(affine(x, 0.5, 0.0)), expected.evaluated);
+    norm(x);
+    CHECK(norm.num_batches_tracked.item() == 1.0);
+    norm.train();
+    norm(affine(x, 2.0, 1.0));
+    ReLU relu;
+    CHECK_THROWS_AS(norm(single), ValueError);  // one value per channel has no variance
+    CHECK_THROWS_AS(batch_norm_relu(norm, relu, single, {}), ValueError);
+    norm.eval();
+    check_near(norm(single), expected.single);
+    check_near(norm.running_mean, expected.mean);
+    check_near(norm.running_var, expected.var);
+    CHECK(norm.num_batches_tracked.item() == 2.0);  // where PyTorch counts the refused batches too
+  }
 }
 
 TEST_CASE("a batch norm without running statistics normalises with the batch in evaluation too") {

@@ -101,6 +101,16 @@ TEST_CASE("forward gives logits and backward reaches every parameter") {
   CHECK_THROWS_AS(model(Tensor::randn({1, 4, 32, 32})), ShapeError);
 }
 
+TEST_CASE("a bottleneck has its stride in the 3x3 convolution, as torchvision's") {
+  Bottleneck block(16, 8, 2);
+  Shape first, second;
+  block.conv1.register_forward_hook([&](Module&, const Tensor&, const Tensor& y) { first = y.shape(); });
+  block.conv2.register_forward_hook([&](Module&, const Tensor&, const Tensor& y) { second = y.shape(); });
+  CHECK(block(Tensor::randn({2, 16, 6, 4})).shape() == Shape{2, 32, 3, 2});
+  CHECK(first == Shape{2, 8, 6, 4});
+  CHECK(second == Shape{2, 8, 3, 2});
+}
+
 TEST_CASE("options change classes, channels and width") {
   ResNet model = resnet18({.num_classes = 7, .in_channels = 1, .width = 16});
   CHECK(model.conv1.weight.shape() == Shape{16, 1, 7, 7});

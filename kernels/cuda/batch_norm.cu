@@ -19,6 +19,13 @@ using cuda::ChannelTiles;
 using cuda::TilePlace;
 using cuda::TileRows;
 
+/// What deviations are taken from: any number will do, but none that makes the sum of the deviations NaN where that of
+/// the values is infinite.
+template <class V>
+__device__ V finite_or_zero(V value) {
+  return value - value == 0 ? value : V(0);
+}
+
 /// means and squares [slabs, channels]: the mean and the summed squared deviations of each slab's rows.
 template <class T, int V>
 __global__ void __launch_bounds__(cuda::kTileThreads, 2)
@@ -35,7 +42,7 @@ __global__ void __launch_bounds__(cuda::kTileThreads, 2)
         if (row + i * at.step < at.end) ++count;
         for (int v = 0; v < V; ++v) center[v] += cuda::to_compute(rows.values[i][v]);  // 0 beyond the end
       }
-      for (int v = 0; v < V; ++v) center[v] /= static_cast<float>(count);
+      for (int v = 0; v < V; ++v) center[v] = finite_or_zero(center[v] / static_cast<float>(count));
       count = 0;
     }
     for (int i = 0; i < cuda::kTileRows<T>; ++i) {
@@ -58,19 +65,20 @@ __global__ void __launch_bounds__(cuda::kTileThreads, 2)
 
   cuda::for_block_channels<V>(tiles, [&](std::int64_t channel, int v, int lane) {
     const int n = tiles.rows_of(at.slab), each = n / at.step, left = n % at.step;
-    const float middle = shared.first[v][lane];
+    const float middle = finite_or_zero(shared.first[v][lane]);
     float total = 0, squared = 0;
     for (int i = 0; i < at.step; ++i) {
       const auto part = static_cast<float>(i < left ? each + 1 : each);
-      const float d = shared.first[v][i * tiles.lanes + lane] - middle;
-      if (part > 0) {
-        total = fmaf(part, d, total);
-        squared += fmaf(part * d, d, shared.second[v][i * tiles.lanes + lane]);
-      }
+      total = fmaf(part, shared.first[v][i * tiles.lanes + lane] - middle, total);
     }
-    const float rest = total / static_cast<float>(n);
-    means[at.slab * tiles.channels + channel] = middle + rest;
-    squares[at.slab * tiles.channels + channel] = squared - total * rest;
+    const float mean = middle + total / static_cast<float>(n);
+    for (int i = 0; i < at.step; ++i) {
+      const auto part = static_cast<float>(i < left ? each + 1 : each);
+      const float d = shared.first[v][i * tiles.lanes + lane] - mean;
+      squared += fmaf(part * d, d, shared.second[v][i * tiles.lanes + lane]);
+    }
+    means[at.slab * tiles.channels + channel] = mean;
+    squares[at.slab * tiles.channels + channel] = squared;
   });
 }
 
@@ -80,14 +88,14 @@ __global__ void merge_moments_kernel(ChannelTiles tiles, const float* means, con
   cuda::merge_slabs(
       tiles.slabs, tiles.channels,
       [&](std::int64_t slab, std::int64_t channel, double& sum, double& square) {
-        const double d = static_cast<double>(means[slab * tiles.channels + channel]) - means[channel];
+        const double d = means[slab * tiles.channels + channel] - finite_or_zero(static_cast<double>(means[channel]));
         const double count = tiles.rows_of(slab);
         sum += count * d;
         square += count * d * d + squares[slab * tiles.channels + channel];
       },
       [&](std::int64_t channel, double sum, double square) {
         const double rest = sum / n, biased = (square - sum * rest) / n;
-        mean[channel] = static_cast<float>(means[channel] + rest);
+        mean[channel] = static_cast<float>(finite_or_zero(static_cast<double>(means[channel])) + rest);
         variance[channel] = static_cast<float>(biased < 0 ? 0.0 : biased);
       });
 }

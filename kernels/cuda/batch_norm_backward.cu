@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(cuda::kTileThreads, 2)
   const TilePlace at = cuda::tile_place<V>(tiles);
   float sum[V] = {}, product[V] = {};
   if (at.first < at.end) {
-    float center[V], scale[V], factor[V];
+    float center[V], scale[V] = {}, factor[V];
     cuda::load_array(mean + at.channel, center);
     if (grad_x) {
       cuda::load_array(invstd + at.channel, scale);

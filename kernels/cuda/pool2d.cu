@@ -70,8 +70,8 @@ __global__ void max_forward_kernel(std::int64_t n, Grid outputs, Pool2dShape s, 
         const Vector<T, V> values = cuda::load_vector<V>(image + position * s.c);
         for (int v = 0; v < V; ++v) {
           const float value = cuda::to_compute(values[v]);
-          // Larger, the first NaN, or the window's first element.
-          const bool take = (!(value <= best[v]) && best[v] == best[v]) || where[v] < 0;
+          // Larger, NaN (of several the last), or the window's first element.
+          const bool take = value > best[v] || value != value || where[v] < 0;
           best[v] = take ? value : best[v];
           where[v] = take ? static_cast<std::int32_t>(position) : where[v];
         }

@@ -13,7 +13,7 @@ constexpr int kDepth = 8;
 constexpr int kThreads = 256;
 constexpr int kGroup = 4;                                    // elements that are loaded and stored at once
 constexpr int kGroups = kTile * kDepth / kGroup / kThreads;  // of a slice, for each thread
-constexpr int kSide = kTile / 8 / 2 * kGroup;                // a thread's 8 rows are 4 and 4 more, this far away
+constexpr int kSide = kTile / 2;  // from the first 4 of the 8 rows or columns of a thread to the other 4
 
 /// Slices of op(A) and op(B), both with k outermost: two of each, one in use and one being filled. The padding keeps
 /// rows aligned for vectors and spreads the columns that transposing stores go down over the banks.

@@ -26,12 +26,12 @@ struct Conv2dShape {
 namespace kernels {
 
 /// Bytes of workspace (64-byte aligned, contents irrelevant) that the three functions below need for this shape, for
-/// the calling thread's num_threads(). The float versions keep a cache of oneDNN primitives; the double ones are plain
-/// loops.
+/// the calling thread's num_threads(); `bias` says whether conv2d_forward will get one. The float versions on the CPU
+/// keep a cache of oneDNN primitives, the double ones are plain loops; on CUDA all keep a cache of cuDNN's plans.
 template <class T>
-std::size_t conv2d_forward_workspace(Cpu, const Conv2dShape& shape);
+std::size_t conv2d_forward_workspace(Cpu, const Conv2dShape& shape, bool bias);
 template <class T>
-std::size_t conv2d_forward_workspace(CudaStream, const Conv2dShape& shape);
+std::size_t conv2d_forward_workspace(CudaStream, const Conv2dShape& shape, bool bias);
 /// As conv2d_forward_workspace.
 template <class T>
 std::size_t conv2d_backward_data_workspace(Cpu, const Conv2dShape& shape);

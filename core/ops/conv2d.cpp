@@ -71,7 +71,7 @@ Tensor conv2d(const Tensor& x_any, const Tensor& weight_any, const Tensor& bias,
   const TensorOptions last{x.dtype(), x.device(), Layout::channels_last};
   Tensor y = Tensor::empty({shape.n, shape.k, shape.p, shape.q}, last);
   dispatch_floating("conv2d", x, [&]<class T>(auto on) {
-    const Tensor scratch = detail::workspace(x, kernels::conv2d_forward_workspace<T>(on, shape));
+    const Tensor scratch = detail::workspace(x, kernels::conv2d_forward_workspace<T>(on, shape, bias.defined()));
     kernels::conv2d_forward<T>(on, shape, x.data<T>(), weight.data<T>(), bias.defined() ? bias.data<T>() : nullptr,
                                y.data<T>(), scratch.data_ptr());
   });

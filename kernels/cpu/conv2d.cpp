@@ -81,7 +81,7 @@ std::shared_ptr<const Plan> find_plan(const Conv2dShape& shape, Pass pass) {
 }  // namespace
 
 template <>
-std::size_t conv2d_forward_workspace<float>(Cpu, const Conv2dShape& shape) {
+std::size_t conv2d_forward_workspace<float>(Cpu, const Conv2dShape& shape, bool) {
   return find_plan(shape, Pass::kForward)->workspace();
 }
 
@@ -130,7 +130,7 @@ void conv2d_backward_weight<float>(Cpu, const Conv2dShape& shape, const float* x
 }
 
 template <>
-std::size_t conv2d_forward_workspace<double>(Cpu, const Conv2dShape&) {
+std::size_t conv2d_forward_workspace<double>(Cpu, const Conv2dShape&, bool) {
   return 0;
 }
 

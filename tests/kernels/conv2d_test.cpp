@@ -129,11 +129,10 @@ Results<T> run(const Conv2dShape& d, const Inputs<T>& in) {
   const T nan = std::numeric_limits<T>::quiet_NaN();
   Results<T> out{std::vector<T>(count_y(d), nan), std::vector<T>(count_y(d), nan), std::vector<T>(count_x(d), nan),
                  std::vector<T>(count_w(d), nan), std::vector<T>(static_cast<std::size_t>(d.k), nan)};
-  {
-    Workspace<T> workspace(kernels::conv2d_forward_workspace<T>(kOnCpu, d));
-    kernels::conv2d_forward<T>(kOnCpu, d, in.x.data(), in.w.data(), nullptr, out.y.data(), workspace.data);
-    kernels::conv2d_forward<T>(kOnCpu, d, in.x.data(), in.w.data(), in.bias.data(), out.y_biased.data(),
-                               workspace.data);
+  for (const bool biased : {false, true}) {
+    Workspace<T> workspace(kernels::conv2d_forward_workspace<T>(kOnCpu, d, biased));
+    kernels::conv2d_forward<T>(kOnCpu, d, in.x.data(), in.w.data(), biased ? in.bias.data() : nullptr,
+                               biased ? out.y_biased.data() : out.y.data(), workspace.data);
   }
   {
     Workspace<T> workspace(kernels::conv2d_backward_data_workspace<T>(kOnCpu, d));

@@ -110,125 +110,6 @@ std::vector<Misuse> not_differentiable() {
   };
 }
 
-std::vector<Misuse> images() {
-  const Tensor x = f32(1, 4, 5, 5), w = f32(6, 4, 3, 3);
-  return {
-      wrong<ShapeError>("conv2d", "channels", [=] { conv2d(f32(1, 3, 5, 5), w); }, {"4", "3", "[6, 4, 3, 3]"}),
-      wrong<ShapeError>("conv2d", "no batch", [=] { conv2d(f32(4, 5, 5), w); }, {"[4, 5, 5]"}),
-      wrong<ShapeError>("conv2d", "rank of the weight", [=] { conv2d(x, f32(6, 4, 3)); }, {"[6, 4, 3]"}),
-      wrong<ShapeError>("conv2d", "bias", [=] { conv2d(x, w, f32(4)); }, {"[6]", "[4]"}),
-      wrong<ShapeError>("conv2d", "kernel larger than the input", [=] { conv2d(f32(1, 4, 2, 5), w); },
-                        {"[1, 4, 2, 5]"}),
-      wrong<ShapeError>("conv2d", "empty kernel", [=] { conv2d(x, f32(6, 4, 0, 3)); }, {"[6, 4, 0, 3]"}),
-      wrong<ValueError>("conv2d", "stride 0",
-                        [=] {
-                          conv2d(x, w, {}, {.stride = {0, 1}});
-                        },
-                        {"0"}),
-      wrong<ValueError>("conv2d", "negative stride",
-                        [=] {
-                          conv2d(x, w, {}, {.stride = {1, -2}});
-                        },
-                        {"-2"}),
-      wrong<ValueError>("conv2d", "negative padding",
-                        [=] {
-                          conv2d(x, w, {}, {.padding = {-1, 0}});
-                        },
-                        {"-1"}),
-      wrong<ValueError>("conv2d", "dilation 0",
-                        [=] {
-                          conv2d(x, w, {}, {.dilation = {1, 0}});
-                        },
-                        {"0"}),
-      wrong<ValueError>("conv2d", "padding that overflows",
-                        [=] {
-                          conv2d(x, w, {}, {.padding = {kHuge, 0}});
-                        },
-                        {std::to_string(kHuge)}),
-      wrong<ValueError>("conv2d", "dilation that overflows",
-                        [=] {
-                          conv2d(x, w, {}, {.dilation = {1, kHuge}});
-                        },
-                        {std::to_string(kHuge)}),
-      wrong<ValueError>("conv2d", "groups 0", [=] { conv2d(x, w, {}, {.groups = 0}); }, {"0"}),
-      wrong<ValueError>("conv2d", "groups that do not divide", [=] { conv2d(x, w, {}, {.groups = 3}); },
-                        {"4", "6", "3"}),
-      wrong<ShapeError>("conv2d", "groups and the weight", [=] { conv2d(x, w, {}, {.groups = 2}); }, {"8", "4"}),
-      wrong<DTypeError>("conv2d", "two dtypes", [=] { conv2d(x, w.to(DType::float64)); }, {"float32", "float64"}),
-      wrong<DTypeError>("conv2d", "integers", [=] { conv2d(i64(1, 4, 5, 5), i64(6, 4, 3, 3)); }, {"int64"}),
-      wrong<ValueError>("conv2d", "undefined weight", [=] { conv2d(x, {}); }, {"undefined"}),
-      wrong<ShapeError>("max_pool2d", "no batch", [] { max_pool2d(f32(4, 5, 5), {}); }, {"[4, 5, 5]"}),
-      wrong<ShapeError>("max_pool2d", "window larger than the input",
-                        [=] {
-                          max_pool2d(x, {.kernel_size = {6, 1}});
-                        },
-                        {"6", "5"}),
-      wrong<ValueError>("max_pool2d", "padding over half the window",
-                        [=] {
-                          max_pool2d(x, {.kernel_size = {3, 3}, .padding = {2, 0}});
-                        },
-                        {"3", "2"}),
-      wrong<ValueError>("max_pool2d", "empty window",
-                        [=] {
-                          max_pool2d(x, {.kernel_size = {0, 2}});
-                        },
-                        {"0"}),
-      wrong<ValueError>("max_pool2d", "negative stride",
-                        [=] {
-                          max_pool2d(x, {.stride = {-1, 1}});
-                        },
-                        {"-1"}),
-      wrong<ValueError>("max_pool2d", "dilation 0",
-                        [=] {
-                          max_pool2d(x, {.dilation = {0, 1}});
-                        },
-                        {"0"}),
-      wrong<ValueError>("max_pool2d", "sizes that overflow",
-                        [=] {
-                          max_pool2d(x, {.kernel_size = {2, kHuge}, .dilation = {1, 4}});
-                        },
-                        {std::to_string(kHuge)}),
-      wrong<ShapeError>("max_pool2d", "an empty image",
-                        [] {
-                          max_pool2d(f32(1, 2, 0, 4), {.kernel_size = {1, 1}});
-                        },
-                        {"0"}),
-      wrong<DTypeError>("max_pool2d", "integers", [] { max_pool2d(i64(1, 1, 4, 4), {}); }, {"int64"}),
-      wrong<ValueError>("max_pool2d", "undefined", [] { max_pool2d({}, {}); }, {"undefined"}),
-      wrong<ValueError>("avg_pool2d", "dilation",
-                        [=] {
-                          avg_pool2d(x, {.dilation = {2, 1}});
-                        },
-                        {"[2, 1]"}),
-      wrong<ShapeError>("avg_pool2d", "window larger than the input",
-                        [=] {
-                          avg_pool2d(x, {.kernel_size = {2, 9}});
-                        },
-                        {"9", "5"}),
-      wrong<ValueError>("avg_pool2d", "undefined", [] { avg_pool2d({}, {}); }, {"undefined"}),
-      wrong<ShapeError>("adaptive_avg_pool2d", "no output",
-                        [=] {
-                          adaptive_avg_pool2d(x, {0, 1});
-                        },
-                        {"[0, 1]"}),
-      wrong<ShapeError>("adaptive_avg_pool2d", "negative output",
-                        [=] {
-                          adaptive_avg_pool2d(x, {1, -1});
-                        },
-                        {"[1, -1]"}),
-      wrong<ShapeError>("adaptive_avg_pool2d", "a matrix",
-                        [] {
-                          adaptive_avg_pool2d(f32(2, 3), {1, 1});
-                        },
-                        {"[2, 3]"}),
-      wrong<ValueError>("adaptive_avg_pool2d", "undefined",
-                        [] {
-                          adaptive_avg_pool2d({}, {1, 1});
-                        },
-                        {"undefined"}),
-  };
-}
-
 std::vector<Misuse> norms_and_losses() {
   const Tensor x = f32(2, 3, 4, 4), c = f32(3);
   const Tensor logits = f32(2, 3);
@@ -536,8 +417,8 @@ std::vector<Misuse> optimizers() {
 
 TEST_CASE("Wrong calls throw the right error, which names the op and shows the values, and change nothing") {
   std::vector<Misuse> all;
-  for (const auto& part : {not_differentiable(), images(), norms_and_losses(), tensors(), tapes(), state_dicts(),
-                           layers(), optimizers()}) {
+  for (const auto& part :
+       {not_differentiable(), norms_and_losses(), tensors(), tapes(), state_dicts(), layers(), optimizers()}) {
     all.insert(all.end(), part.begin(), part.end());
   }
   for (const OpEntry& entry : op_registry()) all.insert(all.end(), entry.misuse.begin(), entry.misuse.end());

@@ -5,10 +5,11 @@
 // convolutions, pools and batch norms work and answer in channels_last and convert other inputs; elementwise ops keep
 // the layout they get.
 //
-// Accuracy: float32 results and gradients differ from the float64 ones by at most that many units of 2^-23 of the
-// element itself, or of the tensor's largest magnitude (at least 1), for inputs of magnitudes around 1. The tests hold
-// every op to it, on random problems too.
-//   op                  relative to  result, gradient, reason
+// Accuracy: in the tests' random problems, with inputs of magnitudes around 1, float32 results (y) and gradients (dx)
+// differ from the float64 ones by at most so many times 2^-23 of the element itself, or of the largest magnitude in its
+// tensor, at least 1.
+//
+//   op                  of          y    dx   reason
 //   add                 tensor      1     4   one rounding; gradients are sums where an operand was broadcast
 //   sub                 tensor      1     4   one rounding; gradients are sums where an operand was broadcast
 //   mul                 tensor      1     8   as add, of up to three roundings
@@ -133,7 +134,7 @@ Tensor matmul(const Tensor& a, const Tensor& b);
 /// x · weightᵀ + bias with x [..., in], weight [out, in], bias [out] or undefined.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
 
-// ---- Convolution and pooling. x [N, C, H, W].
+// ---- Convolution and pooling. x [N, C, H, W]; pools take N = 0, but no other size of 0.
 
 using Pair = std::array<std::int64_t, 2>;  ///< height, width
 
@@ -144,7 +145,8 @@ struct Conv2dOptions {
   Pair dilation = {1, 1};
   std::int64_t groups = 1;
 };
-/// torch.nn.functional.conv2d: weight [K, C / groups, R, S], bias [K] or undefined → [N, K, P, Q].
+/// torch.nn.functional.conv2d: weight [K, C / groups, R, S], bias [K] or undefined → [N, K, P, Q]. N and C may be 0, no
+/// other size.
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, const Conv2dOptions& options = {});
 
 /// Options of max_pool2d and avg_pool2d, by height and width.

@@ -41,6 +41,12 @@
 //   max_pool2d          tensor      0     4   values are moved; a gradient is a sum over windows
 //   avg_pool2d          tensor      3     3   means of up to 25 elements
 //   adaptive_avg_pool2d tensor      3     3   means of up to 400 elements
+//   batch_norm          tensor      6    16   statistics, a root and a difference of sums
+//   batch_norm_relu     tensor      6    16   as batch_norm
+//   dropout             element     2     2   a product with a rounded scale
+//   softmax             tensor      4     8   a quotient by a sum; its product with a difference
+//   log_softmax         tensor      2     4   logits and a logarithm of a sum
+//   cross_entropy       tensor      8     8   log_softmax, and sums over classes and rows
 #pragma once
 
 #include <array>
@@ -173,7 +179,7 @@ struct BatchNormOptions {
   bool training =
       true;  ///< normalise with the batch's statistics and update the running ones; else use the running ones
   double momentum = 0.1;  ///< running = (1 − momentum) · running + momentum · batch (with the unbiased variance)
-  double eps = 1e-5;
+  double eps = 1e-5;      ///< above 0; in evaluation 0 is allowed
 };
 /// torch.nn.functional.batch_norm over x [N, C] or [N, C, H, W]; weight, bias [C]. running_mean and running_var [C] are
 /// updated in place in training (undefined: no running statistics kept). Training needs more than one value per channel
@@ -197,8 +203,10 @@ enum class Reduction { none, mean, sum };
 /// Options of cross_entropy.
 struct CrossEntropyOptions {
   Reduction reduction = Reduction::mean;
-  std::int64_t ignore_index = -100;  ///< rows with this target count neither in the loss nor in the mean; gradient 0
-  double label_smoothing = 0.0;
+  /// Rows with this target count neither in the loss nor in the mean; their gradient is 0. It must be negative where
+  /// targets are probabilities.
+  std::int64_t ignore_index = -100;
+  double label_smoothing = 0.0;  ///< from 0 to 1: the part of the target spread evenly over the classes
 };
 /// torch.nn.functional.cross_entropy of logits [N, classes] against `target`: int64 class indices [N], or probabilities
 /// [N, classes] of logits' dtype (no gradient for them; a class of probability 0 adds 0 even where its logit is −inf).

@@ -27,8 +27,9 @@ template <class T>
 void fill_normal(CudaStream, std::int64_t n, Compute<T> mean, Compute<T> stddev, std::uint64_t seed,
                  std::uint64_t stream, T* out);
 
-/// y[i] = x[i] / (1 − p) where draw i is ≥ p, else x[i] · 0, which is NaN for NaN and infinities; p in [0, 1]. The same
-/// call on grad_y is the backward, so that no mask is kept. y may be x.
+/// y[i] = x[i] / (1 − p) where draw i is ≥ p, else x[i] · 0, which is NaN for NaN and infinities; p in [0, 1]. Draw i
+/// is uniform_float of word i mod 4 of counter i / 4, for double too. The same call on grad_y is the backward, so that
+/// no mask is kept. y may be x.
 template <class T>
 void dropout(Cpu, std::int64_t n, const T* x, double p, std::uint64_t seed, std::uint64_t stream, T* y);
 template <class T>

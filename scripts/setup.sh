@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building Lockstep needs from the distribution (Debian 12 is the one verified), as root or with sudo. What is
 # there already is left alone, so a second run does nothing. With --dev also what developers want: formatting, coverage,
-# documentation, and PyTorch to compare with.
+# documentation, and PyTorch to compare with. (libbacktrace comes with g++.)
 set -euo pipefail
 
 packages=(g++ cmake ninja-build ca-certificates python3

@@ -145,7 +145,8 @@ const std::vector<OpEntry>& op_registry() {
     register_shape_ops(entries);
     register_copy_ops(entries);
     register_reduction_ops(entries);
-    register_image_ops(entries);
+    register_convolution_ops(entries);
+    register_pool_ops(entries);
     register_norm_ops(entries);
     register_loss_ops(entries);
     return entries;

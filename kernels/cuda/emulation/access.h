@@ -155,6 +155,10 @@ inline void Checker::check_cell(Region& region, std::size_t index, std::uint64_t
       cell.read = now_ | mask;
     } else if (((read ^ now_) >> kThreadShift) == 0) {
       cell.read = now_ | (read & 0xff) | mask;
+    } else if (((read ^ now_) >> kIntervalShift) == 0 && (read & mask) == mask) {
+      // Lanes of one warp: the later one stands for all that read in its epoch or before.
+      cell.read = ((read ^ now_) >> (kThreadShift + 5)) != 0 ? (read & ~std::uint64_t{0xf}) | mask | kOtherWarps
+                                                             : now_ | (read & 0xf0) | mask | kOtherLanes;
     } else {
       read_slowly(region, index, mask);
     }

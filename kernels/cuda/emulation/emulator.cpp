@@ -25,7 +25,6 @@ Emulator& Emulator::get() {
 Emulator::Emulator() : random(number_from_environment("LOCKSTEP_EMULATION_SEED", 0)) {
   const int count = static_cast<int>(std::min<std::uint64_t>(number_from_environment("LOCKSTEP_EMULATED_DEVICES", 4), 64));
   for (int i = 0; i < count; ++i) devices.push_back(std::make_unique<DeviceState>(i));
-  watch_host_accesses();
 }
 
 int& current_device() {
@@ -48,7 +47,7 @@ std::shared_ptr<Stream> Emulator::make_stream(int device_index, int priority) {
     // The new stream goes on counting where the old one, whose work is done, ended.
     stream->number = free_numbers_.back();
     free_numbers_.pop_back();
-    stream->count = stream->done = host[stream->number];
+    stream->count = host[stream->number];
   }
   streams.push_back(stream);
   return stream;
@@ -111,7 +110,6 @@ void Emulator::run_first(Lock& lock, const std::shared_ptr<Stream>& stream) {
     }
     history.next_interval();
   }
-  stream->done = operation.number;
   changed.notify_all();
 }
 
@@ -135,7 +133,7 @@ void Emulator::finish(Lock& lock, const std::shared_ptr<Stream>& stream) {
   const std::uint64_t number = stream->count;
   // Callers wait for all that is queued now; what others queue meanwhile need not have run.
   const Clock known = stream->clock;
-  while (stream->done < number) step(lock, stream);
+  while (stream->has_pending(number)) step(lock, stream);
   host.join(known);
   close_arenas();
   forget_past();
@@ -175,6 +173,7 @@ void Emulator::drop_queued_work(Lock& lock) {
 }
 
 void Emulator::close_arenas() {
+  watch_host_accesses();
   for (const auto& d : devices) d->arena.close();
 }
 

@@ -71,9 +71,11 @@ struct Stream {
   Clock clock;
   std::deque<Operation> queue;
   std::uint64_t count = 0;  ///< operations queued so far
-  std::uint64_t done = 0;   ///< of these, how many have run
   bool busy = false;        ///< an unlocked operation of it is running
   bool destroyed = false;
+
+  /// Whether one of the `first` operations has not run yet.
+  bool has_pending(std::uint64_t first) const { return busy || (!queue.empty() && queue.front().number <= first); }
 };
 
 using Lock = std::unique_lock<std::mutex>;
@@ -139,7 +141,8 @@ std::string describe_address(const void* pointer);
 /// Whether these bytes are constants of the program.
 bool is_constant(std::uintptr_t address, std::size_t bytes);
 
-/// Catches the host's accesses to device memory: says what was touched, then lets the program end.
+/// Catches the host's accesses to device memory: says what was touched, then lets the program end. Called again and again,
+/// since test frameworks put signal handlers of their own in place.
 void watch_host_accesses();
 /// Gives the calling thread a stack for signal handlers, for faults on a fiber whose stack is full.
 void use_signal_stack();

@@ -107,6 +107,7 @@ cudaError_t copy(Emulator& e, Lock& lock, void* to, const void* from, std::size_
     case cudaMemcpyDeviceToHost: {
       if (target.pinned) {
         pinned.expect_write(to, bytes);
+        watch_host_accesses();
         Operation& operation = e.enqueue(*stream, name, [&e, to, from, bytes, source](const Operation& o) {
           PinnedMemory::get().finish_write(to, bytes);
           if (!source.device->fault) copy_to_host(e, o, to, *source.device, from, bytes);

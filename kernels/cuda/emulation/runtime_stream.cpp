@@ -77,7 +77,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
 cudaError_t cudaStreamQuery(cudaStream_t handle) {
   return api([&](Emulator& e, Lock& lock) {
     const auto stream = stream_of(e, handle);
-    if (stream->done < stream->count) {
+    if (stream->has_pending(stream->count)) {
       e.progress(lock, stream);
       return cudaErrorNotReady;
     }

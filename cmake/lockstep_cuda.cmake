@@ -37,7 +37,7 @@ if(lockstep_cuda STREQUAL "AUTO")
 endif()
 message(STATUS "LOCKSTEP_CUDA: ${lockstep_cuda} (${reason})")
 
-add_library(lockstep_cuda_flags INTERFACE)  # for our own targets that have kernel sources
+add_library(lockstep_cuda_flags INTERFACE)  # for our own targets that use CUDA
 if(lockstep_cuda STREQUAL "ON")
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES native)
@@ -50,7 +50,7 @@ if(lockstep_cuda STREQUAL "ON")
   if(CMAKE_COMPILE_WARNING_AS_ERROR)
     target_compile_options(lockstep_cuda_flags INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
   endif()
-  target_link_libraries(lockstep_cuda_flags INTERFACE CUDA::cudart_static)
+  target_include_directories(lockstep_cuda_flags SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
 elseif(lockstep_cuda STREQUAL "EMULATED")
   if(LOCKSTEP_SANITIZE MATCHES "thread")
     message(FATAL_ERROR "LOCKSTEP_CUDA=EMULATED: expected no ThreadSanitizer, whose hooks the emulation needs for itself")
@@ -67,6 +67,7 @@ function(lockstep_kernel_sources target)
     return()
   endif()
   target_sources(${target} PRIVATE ${ARGN})
+  target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:lockstep_cuda_flags>)
   if(lockstep_cuda STREQUAL "EMULATED")
     set_source_files_properties(${ARGN} TARGET_DIRECTORY ${target} PROPERTIES
       LANGUAGE CXX

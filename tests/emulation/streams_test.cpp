@@ -1,5 +1,5 @@
-// Faults of synchronisation between streams, devices and the host are caught and named, in whatever order the work runs;
-// the same programs with the missing call in place pass.
+// Faults of synchronisation between streams, devices and the host are caught and named, in whatever order the work
+// runs; the same programs with the missing call in place pass.
 #include <atomic>
 #include <chrono>
 #include <thread>

@@ -62,8 +62,8 @@ void Checker::fail_alignment(const void* pointer, std::size_t bytes, Access kind
   const auto address = reinterpret_cast<std::uintptr_t>(pointer);
   Region* region = find_region(address);
   fail(cudaErrorMisalignedAddress,
-       fmt::format("{} {} {} bytes at once at an address that is not a multiple of {}: {:#x}{}", who(), verb(kind), bytes,
-                   bytes, address, region ? ", " + place(*region, address - region->base) : ""));
+       fmt::format("{} {} {} bytes at once at an address that is not a multiple of {}: {:#x}{}", who(), verb(kind),
+                   bytes, bytes, address, region ? ", " + place(*region, address - region->base) : ""));
 }
 
 void Checker::fail_status(Region& region, std::size_t offset, std::size_t bytes, Access kind, bool needs_value) {
@@ -90,9 +90,9 @@ void Checker::fail_status(Region& region, std::size_t offset, std::size_t bytes,
 
 void Checker::fail_race(Region& region, std::size_t cell, const std::string& other, bool other_wrote, Access kind,
                         const char* missing) {
-  fail(cudaErrorLaunchFailure, fmt::format("race: {} {} {}, which {} {} without order between them ({})", who(),
-                                           verb(kind), place(region, cell * kCellBytes), other,
-                                           other_wrote ? "wrote" : "read", missing));
+  fail(cudaErrorLaunchFailure,
+       fmt::format("race: {} {} {}, which {} {} without order between them ({})", who(), verb(kind),
+                   place(region, cell * kCellBytes), other, other_wrote ? "wrote" : "read", missing));
 }
 
 bool Checker::is_ordered(std::uint64_t record) const {
@@ -214,17 +214,16 @@ void Checker::check_unused(Region& region, std::size_t offset, std::size_t bytes
     for (const std::uint64_t record : {write, read}) {
       if ((record & 0xf) == 0 || record < unsafe_start_) continue;
       if (const PastOperation* o = unordered_operation(record)) {
-        fail(cudaErrorIllegalAddress,
-             fmt::format("{} frees memory while {} uses it: nothing orders the two ({})", who(), o->name,
-                         place(region, cell * kCellBytes)));
+        fail(cudaErrorIllegalAddress, fmt::format("{} frees memory while {} uses it: nothing orders the two ({})",
+                                                  who(), o->name, place(region, cell * kCellBytes)));
       }
     }
     if ((read & kOtherStreams) == 0) continue;
     const auto [begin, end] = concurrent_reads().equal_range(&region.cells[cell]);
     for (auto it = begin; it != end; ++it) {
       if (const PastOperation* o = unordered_operation(it->second)) {
-        fail(cudaErrorIllegalAddress, fmt::format("{} frees memory while {} uses it: nothing orders the two ({})", who(),
-                                                  o->name, place(region, cell * kCellBytes)));
+        fail(cudaErrorIllegalAddress, fmt::format("{} frees memory while {} uses it: nothing orders the two ({})",
+                                                  who(), o->name, place(region, cell * kCellBytes)));
       }
     }
   }

@@ -23,7 +23,8 @@ Emulator& Emulator::get() {
 }
 
 Emulator::Emulator() : random(number_from_environment("LOCKSTEP_EMULATION_SEED", 0)) {
-  const int count = static_cast<int>(std::min<std::uint64_t>(number_from_environment("LOCKSTEP_EMULATED_DEVICES", 4), 64));
+  const int count =
+      static_cast<int>(std::min<std::uint64_t>(number_from_environment("LOCKSTEP_EMULATED_DEVICES", 4), 64));
   for (int i = 0; i < count; ++i) devices.push_back(std::make_unique<DeviceState>(i));
 }
 
@@ -78,14 +79,15 @@ std::uint64_t Emulator::take_number(Stream& stream) {
   return stream.count;
 }
 
-Operation& Emulator::enqueue(Stream& stream, std::string name, std::function<void(const Operation&)> run) {
+Operation& Emulator::enqueue(Stream& stream, const std::string& name, std::function<void(const Operation&)> run) {
   const std::uint64_t number = take_number(stream);
-  stream.queue.push_back({std::move(name), number, stream.clock, std::move(run), nullptr});
+  stream.queue.push_back({name + " on " + name_of(stream), number, stream.clock, std::move(run), nullptr});
   return stream.queue.back();
 }
 
 bool Emulator::is_blocked(const Stream& stream) {
-  return stream.busy || stream.queue.empty() || (stream.queue.front().waits_for && !stream.queue.front().waits_for->done);
+  return stream.busy || stream.queue.empty() ||
+         (stream.queue.front().waits_for && !stream.queue.front().waits_for->done);
 }
 
 void Emulator::run_first(Lock& lock, const std::shared_ptr<Stream>& stream) {
@@ -93,7 +95,7 @@ void Emulator::run_first(Lock& lock, const std::shared_ptr<Stream>& stream) {
   stream->queue.pop_front();
   DeviceState& d = device(stream->device);
   if (operation.run && (!d.fault || operation.always_runs)) {
-    history.add({history.interval() + 1, stream->number, operation.number, operation.name + " on " + name_of(*stream)});
+    history.add({history.interval() + 1, stream->number, operation.number, operation.name});
     try {
       if (operation.runs_unlocked) {
         stream->busy = true;
@@ -179,7 +181,8 @@ void Emulator::close_arenas() {
 
 void Emulator::forget_past() {
   std::erase_if(streams, [&](const std::shared_ptr<Stream>& stream) {
-    if (!stream->destroyed || !stream->queue.empty() || stream->busy || host[stream->number] < stream->count) return false;
+    if (!stream->destroyed || !stream->queue.empty() || stream->busy || host[stream->number] < stream->count)
+      return false;
     free_numbers_.push_back(stream->number);
     return true;
   });

@@ -40,7 +40,8 @@ void on_fault(int signal, siginfo_t* info, void*) {
     print(text);
   }
   if (running_launch) {
-    std::snprintf(text, sizeof text, "[emulated cuda] the fault is in a thread of %s\n", running_launch->name().c_str());
+    std::snprintf(text, sizeof text, "[emulated cuda] the fault is in a thread of %s\n",
+                  running_launch->name().c_str());
     print(text);
   }
   sigaction(signal, &g_previous, nullptr);  // the access is tried again, without us

@@ -9,7 +9,7 @@ packages=(g++ cmake ninja-build ca-certificates python3
   libcli11-dev libbenchmark-dev catch2)                                          # examples and benchmarks; tests
 for argument in "$@"; do
   case $argument in
-    --dev) packages+=(ccache clang-format-14 doxygen gcovr python3-torch python3-torchvision libopenblas0-openmp) ;;
+    --dev) packages+=(ccache clang-format-14 doxygen gcovr libboost-context-dev python3-torch python3-torchvision libopenblas0-openmp) ;;
     *)
       echo "usage: setup.sh [--dev]" >&2
       exit 2

@@ -210,8 +210,9 @@ struct CrossEntropyOptions {
 };
 /// torch.nn.functional.cross_entropy of logits [N, classes] against `target`: int64 class indices [N], or probabilities
 /// [N, classes] of logits' dtype (no gradient for them; a class of probability 0 adds 0 even where its logit is −inf).
-/// Reduced to a scalar, or [N] with Reduction::none. Throws ValueError for a target outside [0, classes) that is not
-/// ignore_index.
+/// Reduced to a scalar, or [N] with Reduction::none. A target outside [0, classes) that is not ignore_index is a
+/// ValueError on the CPU. On CUDA, where a check would stop the queue, it makes the loss of its row NaN, hence the mean
+/// and the sum, and its row of the gradient.
 Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& options = {});
 
 }  // namespace lockstep

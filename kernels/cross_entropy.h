@@ -1,5 +1,5 @@
-// Cross-entropy of logits [rows, classes] against class indices or probabilities, softmax included. T is float or
-// double. With smoothing s the target distribution is (1 − s) · target + s / classes, as in PyTorch. Nothing is kept
+// Cross-entropy of logits [rows, classes] against class indices or probabilities, softmax included. T is float or double
+// on the CPU, float, float16 or bfloat16 on CUDA. With smoothing s the target distribution is (1 − s) · target + s / classes, as in PyTorch. Nothing is kept
 // from forward to backward: the backward needs the exponentials anyway, and a stored log-sum-exp would lose the low
 // bits of large logits.
 #pragma once
@@ -12,7 +12,8 @@
 namespace lockstep::kernels {
 
 /// loss[row] = −Σ_c target_c · log_softmax(logits)_c; 0 where target[row] == ignore_index.
-/// Targets must lie in [0, classes) or equal ignore_index: the caller has checked.
+/// Targets must lie in [0, classes) or equal ignore_index. On the CPU the caller has checked; on CUDA, where a check
+/// would have to wait for the queue, another target makes the loss of its row NaN, and its row of the gradient too.
 template <class T>
 void cross_entropy_forward(Cpu, std::int64_t rows, std::int64_t classes, const T* logits, const std::int64_t* target,
                            std::int64_t ignore_index, T smoothing, T* loss);

@@ -18,6 +18,12 @@ template <class T>
 void gemm(CudaStream, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, const T* a,
           std::int64_t lda, const T* b, std::int64_t ldb, Compute<T> beta, T* c, std::int64_t ldc);
 
+/// The same for float by a kernel of our own, without tensor cores: what benchmarks hold against the library. Each sum
+/// over k is taken in order.
+void tiled_gemm(CudaStream, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
+                const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c,
+                std::int64_t ldc);
+
 /// y [rows, out] = x [rows, in] · wᵀ + bias with w [out, in], bias [out] or null.
 template <class T>
 void linear_forward(Cpu, std::int64_t rows, std::int64_t out, std::int64_t in, const T* x, const T* w, const T* bias,

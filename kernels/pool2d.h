@@ -22,7 +22,7 @@ struct Pool2dShape {
 namespace kernels {
 
 /// y = the largest of each window, padding counting as −inf, NaN winning; argmax[n, p, q, c] = ih · W + iw of the first
-/// one, or −1 (and y = −inf) where dilation leaves a window without any element.
+/// one (of NaN: the last), or −1 (and y = −inf) where dilation leaves a window without any element.
 template <class T>
 void max_pool2d_forward(Cpu, const Pool2dShape& shape, const T* x, T* y, std::int32_t* argmax);
 template <class T>

@@ -1,5 +1,6 @@
 // Random fills and dropout. Element i depends on (seed, stream, i) alone: any partition over threads gives the same
-// bits.
+// bits. T is float or double on the CPU, float, float16 or bfloat16 on CUDA: float draws are the same bits on both, and
+// those of the 16-bit types are the float ones rounded.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,7 @@
 
 namespace lockstep::kernels {
 
-/// low + (high − low) · u in [low, high). For float, u of element i is uniform_float of word i mod 4 of counter i / 4;
+/// low + (high − low) · u in [low, high): a draw that rounding takes to high becomes the number below it. For float, u of element i is uniform_float of word i mod 4 of counter i / 4;
 /// for double it has 53 bits: word 2 · (i mod 2) of counter i / 2, then the upper 21 bits of the next word. (Words and
 /// counters of core/base/philox.h; the key is `seed`, the high half of the counter `stream`.)
 template <class T>

@@ -20,6 +20,11 @@ struct float16 {
 
  private:
   LOCKSTEP_HOST_DEVICE static std::uint16_t from_float(float value) {
+#if defined(__CUDA_ARCH__)  // one instruction instead of twenty; the same bits, but any NaN becomes 0x7fff
+    std::uint16_t half;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(value));
+    return half;
+#else
     const auto f = std::bit_cast<std::uint32_t>(value);
     const std::uint32_t sign = (f >> 16) & 0x8000u;
     const std::uint32_t magnitude = f & 0x7fffffffu;
@@ -31,8 +36,14 @@ struct float16 {
     }
     const std::uint32_t odd = (magnitude >> 13) & 1u;
     return static_cast<std::uint16_t>(sign | ((magnitude - 0x38000000u + 0xfffu + odd) >> 13));
+#endif
   }
   LOCKSTEP_HOST_DEVICE static float to_float(std::uint16_t half) {
+#if defined(__CUDA_ARCH__)
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(half));
+    return value;
+#else
     const std::uint32_t sign = (half & 0x8000u) << 16;
     const std::uint32_t exponent = (half >> 10) & 0x1fu;
     const std::uint32_t fraction = half & 0x3ffu;
@@ -42,6 +53,7 @@ struct float16 {
       return std::bit_cast<float>(std::bit_cast<std::uint32_t>(magnitude) | sign);
     }
     return std::bit_cast<float>(sign | ((exponent + 112u) << 23) | (fraction << 13));
+#endif
   }
 };
 

@@ -7,11 +7,13 @@
 #include <cmath>
 #include <cstdint>
 
+#include <lockstep/core/base/cuda.h>
+
 namespace lockstep {
 
 /// Four independent 32-bit numbers for one (key, counter) pair.
-constexpr std::array<std::uint32_t, 4> philox4x32(std::uint64_t key, std::uint64_t counter_low,
-                                                  std::uint64_t counter_high) {
+LOCKSTEP_HOST_DEVICE constexpr std::array<std::uint32_t, 4> philox4x32(std::uint64_t key, std::uint64_t counter_low,
+                                                                       std::uint64_t counter_high) {
   std::uint32_t c0 = static_cast<std::uint32_t>(counter_low), c1 = static_cast<std::uint32_t>(counter_low >> 32);
   std::uint32_t c2 = static_cast<std::uint32_t>(counter_high), c3 = static_cast<std::uint32_t>(counter_high >> 32);
   std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
@@ -31,7 +33,9 @@ constexpr std::array<std::uint32_t, 4> philox4x32(std::uint64_t key, std::uint64
 }
 
 /// Uniform in [0, 1) on a grid of 2^-24.
-constexpr float uniform_float(std::uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
+LOCKSTEP_HOST_DEVICE constexpr float uniform_float(std::uint32_t bits) {
+  return static_cast<float>(bits >> 8) * 0x1p-24f;
+}
 
 /// Uniform integer in [0, bound), bias below bound / 2^64.
 constexpr std::uint64_t uniform_below(std::uint32_t high, std::uint32_t low, std::uint64_t bound) {

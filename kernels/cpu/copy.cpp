@@ -1,14 +1,14 @@
 #include <lockstep/kernels/copy.h>
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <type_traits>
 #include <utility>
 
 #include <lockstep/core/base/thread_pool.h>
+#include <lockstep/kernels/common/convert.h>
+#include <lockstep/kernels/common/element_types.h>
+#include <lockstep/kernels/common/strided_box.h>
 #include <lockstep/kernels/cpu/multiversion.h>
 
 namespace lockstep::kernels {
@@ -16,17 +16,6 @@ namespace {
 
 constexpr std::int64_t kGrain = 1 << 15;  // elements
 constexpr std::int64_t kTile = 16;        // transposes go tile by tile: a tile's lines stay in the first-level cache
-
-/// Calls f with a value of the unsigned integer type of that size.
-template <class F>
-void with_element(std::size_t size, F&& f) {
-  switch (size) {
-    case 1: return f(std::uint8_t{});
-    case 2: return f(std::uint16_t{});
-    case 4: return f(std::uint32_t{});
-    default: return f(std::uint64_t{});
-  }
-}
 
 /// target[c · target_stride + r] = source[r · source_stride + c].
 template <class E>
@@ -52,35 +41,6 @@ LOCKSTEP_MULTIVERSION void transpose_block(std::int64_t rows, std::int64_t cols,
   for (std::int64_t c = c0; c < cols; ++c) {
     for (std::int64_t r = 0; r < rows; ++r) target[c * target_stride + r] = source[r * source_stride + c];
   }
-}
-
-/// Drops dimensions of size 1, orders them by target stride, and joins neighbours that are one run in both buffers.
-StridedCopy simplified(const StridedCopy& box) {
-  struct Dim {
-    std::int64_t size, source, target;
-  } dims[StridedCopy::kMaxRank];
-  int rank = 0;
-  for (int d = 0; d < box.rank; ++d) {
-    if (box.sizes[d] != 1) dims[rank++] = {box.sizes[d], box.source_strides[d], box.target_strides[d]};
-  }
-  std::stable_sort(dims, dims + rank,
-                   [](const Dim& a, const Dim& b) { return std::abs(a.target) > std::abs(b.target); });
-  StridedCopy out;
-  for (int d = 0; d < rank; ++d) {
-    const int last = out.rank - 1;
-    if (last >= 0 && out.source_strides[last] == dims[d].source * dims[d].size &&
-        out.target_strides[last] == dims[d].target * dims[d].size) {
-      out.sizes[last] *= dims[d].size;
-      out.source_strides[last] = dims[d].source;
-      out.target_strides[last] = dims[d].target;
-    } else {
-      out.sizes[out.rank] = dims[d].size;
-      out.source_strides[out.rank] = dims[d].source;
-      out.target_strides[out.rank] = dims[d].target;
-      ++out.rank;
-    }
-  }
-  return out;
 }
 
 template <class E>
@@ -176,55 +136,9 @@ void copy_box(const StridedCopy& box, const E* source, E* target) {
   });
 }
 
-/// The nearest float64 whose last bit is odd where the conversion is inexact: rounding that once more to a format at
-/// least two bits narrower gives the correctly rounded result.
-double odd_double(std::int64_t v) {
-  if (v > -(std::int64_t{1} << 53) && v < (std::int64_t{1} << 53)) return static_cast<double>(v);
-  return static_cast<double>((v & ~std::int64_t{0x7ff}) | ((v & 0x7ff) != 0 ? 0x800 : 0));
-}
-
-float odd_float(double v) {
-  const auto f = static_cast<float>(v);
-  if (static_cast<double>(f) == v || v != v) return f;
-  auto bits = std::bit_cast<std::uint32_t>(f);
-  if (std::fabs(static_cast<double>(f)) > std::fabs(v)) --bits;  // toward zero, then set the last bit
-  return std::bit_cast<float>(bits | 1u);
-}
-
-template <class To, class From>
-LOCKSTEP_INLINE To convert(From v) {
-  constexpr bool from_small = std::is_same_v<From, float16> || std::is_same_v<From, bfloat16>;
-  constexpr bool to_small = std::is_same_v<To, float16> || std::is_same_v<To, bfloat16>;
-  if constexpr (std::is_same_v<To, From>) {
-    return v;
-  } else if constexpr (from_small) {
-    return convert<To>(static_cast<float>(v));
-  } else if constexpr (to_small && std::is_same_v<From, double>) {
-    return To(odd_float(v));
-  } else if constexpr (to_small && std::is_same_v<From, std::int64_t>) {
-    return To(odd_float(odd_double(v)));
-  } else if constexpr (std::is_same_v<To, std::uint8_t> && std::is_floating_point_v<From>) {
-    return static_cast<To>(static_cast<std::int32_t>(v));
-  } else {
-    return static_cast<To>(v);
-  }
-}
-
 template <class To, class From>
 LOCKSTEP_MULTIVERSION void cast_run(std::int64_t n, const From* __restrict__ source, To* __restrict__ target) {
   for (std::int64_t i = 0; i < n; ++i) target[i] = convert<To>(source[i]);
-}
-
-template <class F>
-void with_dtype(DType dtype, F&& f) {
-  switch (dtype) {
-    case DType::float32: return f(float{});
-    case DType::float64: return f(double{});
-    case DType::float16: return f(float16{});
-    case DType::bfloat16: return f(bfloat16{});
-    case DType::int64: return f(std::int64_t{});
-    case DType::uint8: return f(std::uint8_t{});
-  }
 }
 
 }  // namespace

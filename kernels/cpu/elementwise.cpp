@@ -5,7 +5,7 @@
 
 #include <lockstep/core/base/thread_pool.h>
 #include <lockstep/kernels/cpu/multiversion.h>
-#include <lockstep/kernels/cpu/vector_math.h>
+#include <lockstep/kernels/common/vector_math.h>
 
 // Loops carry `ivdep` because buffers may be the same: the compiler's own overlap check would take the scalar loop
 // then.

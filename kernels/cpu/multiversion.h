@@ -3,6 +3,8 @@
 // (LOCKSTEP_INLINE).
 #pragma once
 
+#include <lockstep/kernels/common/inline.h>
+
 // The sanitizers' run-time is not ready yet when the loader resolves such a function.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
     !defined(__SANITIZE_THREAD__)
@@ -10,5 +12,3 @@
 #else
 #define LOCKSTEP_MULTIVERSION
 #endif
-
-#define LOCKSTEP_INLINE inline __attribute__((always_inline))

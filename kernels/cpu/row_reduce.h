@@ -7,7 +7,7 @@
 #include <limits>
 
 #include <lockstep/kernels/cpu/multiversion.h>
-#include <lockstep/kernels/cpu/vector_math.h>
+#include <lockstep/kernels/common/vector_math.h>
 
 namespace lockstep::kernels {
 

@@ -58,10 +58,39 @@ __device__ inline void store_vector(T* data, const Vector<T, N>& value, std::int
   reinterpret_cast<Vector<T, N>*>(data)[i] = value;
 }
 
+/// `values` = N elements from `data` on, in pieces of at most 16 bytes, to which `data` is aligned.
+template <int N, class T>
+__device__ inline void load_array(const T* data, T (&values)[N]) {
+  constexpr int kPiece = N < kVectorSize<T> ? N : kVectorSize<T>;
+  for (int i = 0; i < N; i += kPiece) {
+    const Vector<T, kPiece> piece = load_vector<kPiece>(data + i);
+    for (int j = 0; j < kPiece; ++j) values[i + j] = piece[j];
+  }
+}
+/// The other way round.
+template <int N, class T>
+__device__ inline void store_array(T* data, const T (&values)[N]) {
+  constexpr int kPiece = N < kVectorSize<T> ? N : kVectorSize<T>;
+  for (int i = 0; i < N; i += kPiece) {
+    Vector<T, kPiece> piece;
+    for (int j = 0; j < kPiece; ++j) piece[j] = values[i + j];
+    store_vector(data + i, piece);
+  }
+}
+
 /// Whether all pointers can be read in vectors of `bytes`. Host and device.
 template <class... Pointers>
 LOCKSTEP_HOST_DEVICE inline bool is_aligned(std::size_t bytes, const Pointers*... pointers) {
   return ((reinterpret_cast<std::uintptr_t>(pointers) % bytes == 0) && ...);
+}
+
+/// Calls f.operator()<V>() with the number of channels that a thread of a channels-last kernel takes at once: as many T
+/// as fill 16 bytes where the number of channels and all pointers allow (null does), else 1.
+template <class T, class F, class... Pointers>
+auto with_channel_vectors(std::int64_t channels, F&& f, const Pointers*... pointers) {
+  constexpr int kVector = kVectorSize<T>;
+  if (channels % kVector == 0 && is_aligned(16, pointers...)) return f.template operator()<kVector>();
+  return f.template operator()<1>();
 }
 
 // ---- Reductions. An operation is commutative; the order of the terms is fixed by the thread indices alone, so the

@@ -1,6 +1,6 @@
-// exp, log and sin/cos that compilers vectorise: straight-line double arithmetic and selects, no library calls, hence
-// the same bits on every processor. Within 1 ulp for double; floats go through double and are rounded once. Reductions
-// and polynomials follow fdlibm (Sun Microsystems), exp sums its Taylor series.
+// exp, log and sin/cos for all devices, which compilers vectorise: straight-line double arithmetic and selects, no
+// library calls, hence the same bits on every processor. Within 1 ulp for double; floats go through double and are
+// rounded once. Reductions and polynomials follow fdlibm (Sun Microsystems), exp sums its Taylor series.
 #pragma once
 
 #include <bit>
@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <limits>
 
-#include <lockstep/kernels/cpu/multiversion.h>
+#include <lockstep/kernels/common/inline.h>
 
 namespace lockstep::kernels {
 
@@ -18,19 +18,21 @@ inline constexpr double kLn2High = 6.93147180369123816490e-01;  // 32 bits: exac
 inline constexpr double kLn2Low = 1.90821492927058770002e-10;
 inline constexpr double kRound = 0x1.8p52;  // x + kRound − kRound rounds; the sum's low bits are the integer
 
-LOCKSTEP_INLINE std::uint64_t bits_of(double x) { return std::bit_cast<std::uint64_t>(x); }
-LOCKSTEP_INLINE double from_bits(std::uint64_t bits) { return std::bit_cast<double>(bits); }
+LOCKSTEP_HOST_DEVICE_INLINE std::uint64_t bits_of(double x) { return std::bit_cast<std::uint64_t>(x); }
+LOCKSTEP_HOST_DEVICE_INLINE double from_bits(std::uint64_t bits) { return std::bit_cast<double>(bits); }
 
 /// An integer below 2^52 as a double; unlike the conversion it exists as vector instructions everywhere.
-LOCKSTEP_INLINE double small_integer(std::uint64_t n) { return from_bits(n | 0x4330000000000000u) - 0x1p52; }
+LOCKSTEP_HOST_DEVICE_INLINE double small_integer(std::uint64_t n) {
+  return from_bits(n | 0x4330000000000000u) - 0x1p52;
+}
 
 /// 2^k where the low bits of `rounded` (a value + kRound) hold k.
-LOCKSTEP_INLINE double power_of_two(double rounded) {
+LOCKSTEP_HOST_DEVICE_INLINE double power_of_two(double rounded) {
   return from_bits((bits_of(rounded) << 52) + 0x3ff0000000000000u);
 }
 
 /// log of a positive, normal, finite x.
-LOCKSTEP_INLINE double log_normal(double x) {
+LOCKSTEP_HOST_DEVICE_INLINE double log_normal(double x) {
   const std::uint64_t offset = bits_of(x) - 0x3fe6a09e667f3bcdu;  // from √½: the fraction then lies in [√½, √2)
   const double exponent = small_integer((offset + (std::uint64_t{1024} << 52)) >> 52) - 1024.0;
   const double f = from_bits(bits_of(x) - (offset & 0xfff0000000000000u)) - 1.0;
@@ -44,7 +46,7 @@ LOCKSTEP_INLINE double log_normal(double x) {
 }
 
 /// sin and cos of 2π · u for u in [0, 1].
-LOCKSTEP_INLINE void sincos_turns(double u, double& sine, double& cosine) {
+LOCKSTEP_HOST_DEVICE_INLINE void sincos_turns(double u, double& sine, double& cosine) {
   const double rounded = u * 4.0 + kRound;
   const double a = (u * 4.0 - (rounded - kRound)) * 1.57079632679489661923, z = a * a;  // |a| ≤ π/4
   const double s = a + a * z *
@@ -74,14 +76,14 @@ namespace math {
 struct ExpParts {
   double rounded, k, r;  // the low bits of `rounded` hold k
 };
-LOCKSTEP_INLINE ExpParts split_exp(double x) {
+LOCKSTEP_HOST_DEVICE_INLINE ExpParts split_exp(double x) {
   const double rounded = x * 1.44269504088896338700 + kRound;
   const double k = rounded - kRound;
   return {rounded, k, (x - k * kLn2High) - k * kLn2Low};
 }
 
 /// e^x with a relative error below 1e-9; below e^-110 and above e^700, beyond what floats hold, it stays there.
-LOCKSTEP_INLINE double exp_single(double x) {
+LOCKSTEP_HOST_DEVICE_INLINE double exp_single(double x) {
   const ExpParts e = split_exp(x < -110.0 ? -110.0 : (x > 700.0 ? 700.0 : x));
   const double r = e.r;
   double p = 1.0 / 40320.0;  // 1 / 8!
@@ -97,7 +99,7 @@ LOCKSTEP_INLINE double exp_single(double x) {
 }  // namespace math
 
 /// e^x; 0 and +inf beyond the range, NaN stays NaN.
-LOCKSTEP_INLINE double vector_exp(double x) {
+LOCKSTEP_HOST_DEVICE_INLINE double vector_exp(double x) {
   using namespace math;
   const ExpParts e = split_exp(x < -746.0 ? -746.0 : (x > 710.0 ? 710.0 : x));
   const double r = e.r;
@@ -118,10 +120,12 @@ LOCKSTEP_INLINE double vector_exp(double x) {
   const double half = e.k * 0.5 + kRound;
   return p * power_of_two(half) * power_of_two((e.k - (half - kRound)) + kRound);
 }
-LOCKSTEP_INLINE float vector_exp(float x) { return static_cast<float>(math::exp_single(static_cast<double>(x))); }
+LOCKSTEP_HOST_DEVICE_INLINE float vector_exp(float x) {
+  return static_cast<float>(math::exp_single(static_cast<double>(x)));
+}
 
 /// Natural logarithm; −inf at 0, NaN below.
-LOCKSTEP_INLINE double vector_log(double x) {
+LOCKSTEP_HOST_DEVICE_INLINE double vector_log(double x) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const bool subnormal = x < 0x1p-1022;
   const double normal = subnormal ? x * 0x1p54 : x;
@@ -130,6 +134,6 @@ LOCKSTEP_INLINE double vector_log(double x) {
   const double special = x == 0.0 ? -kInfinity : (x > 0.0 ? x : std::numeric_limits<double>::quiet_NaN());
   return x > 0.0 && x < kInfinity ? result : special;
 }
-LOCKSTEP_INLINE float vector_log(float x) { return static_cast<float>(vector_log(static_cast<double>(x))); }
+LOCKSTEP_HOST_DEVICE_INLINE float vector_log(float x) { return static_cast<float>(vector_log(static_cast<double>(x))); }
 
 }  // namespace lockstep::kernels

@@ -10,9 +10,10 @@
 
 namespace lockstep::kernels {
 
-/// low + (high − low) · u in [low, high): a draw that rounding takes to high becomes the number below it. For float, u of element i is uniform_float of word i mod 4 of counter i / 4;
-/// for double it has 53 bits: word 2 · (i mod 2) of counter i / 2, then the upper 21 bits of the next word. (Words and
-/// counters of core/base/philox.h; the key is `seed`, the high half of the counter `stream`.)
+/// low + (high − low) · u in [low, high): a draw that rounding takes to high becomes the number below it. For float, u
+/// of element i is uniform_float of word i mod 4 of counter i / 4; for double it has 53 bits: word 2 · (i mod 2) of
+/// counter i / 2, then the upper 21 bits of the next word. (Words and counters of core/base/philox.h; the key is
+/// `seed`, the high half of the counter `stream`.)
 template <class T>
 void fill_uniform(Cpu, std::int64_t n, T low, T high, std::uint64_t seed, std::uint64_t stream, T* out);
 template <class T>

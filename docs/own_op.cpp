@@ -126,7 +126,7 @@ int main() {
   for (int number = 0; number < 20; ++number) samples.push_back(problem_of(entry, /*seed=*/1, number));
   for (const Sample& sample : samples) {
     expect_nothing(describe(entry, sample), check_reference(sample));
-    expect_nothing(describe(entry, sample), check_float32(sample, entry.tolerance).failure);
+    expect_nothing(describe(entry, sample), check_precision(sample, entry.tolerance).failure);
     expect_nothing(describe(entry, sample), check_determinism(sample, entry.determinism).failure);
   }
   std::printf("float64 with the loop, float32 with float64, 1 to 5 threads: %zu samples\n", samples.size());

@@ -38,7 +38,7 @@ Tensor swish(const Tensor& x, double beta = 1.0) {
   if (!std::isfinite(beta)) throw ValueError("swish", "expected a finite beta, got " + std::to_string(beta));
   Tensor y = Tensor::empty(x.shape(), x.options());
   dispatch_floating("swish", x, [&]<class T>(auto on) {
-    swish_forward(on, x.numel(), x.data<T>(), static_cast<T>(beta), y.data<T>());
+    swish_forward<T>(on, x.numel(), x.data<T>(), static_cast<Compute<T>>(beta), y.data<T>());
   });
   if (must_record(x)) {
     record("swish", y, {&x}, [saved = SavedTensor(x), beta](GradContext& ctx) {
@@ -46,7 +46,8 @@ Tensor swish(const Tensor& x, double beta = 1.0) {
       const Tensor grad = ctx.grad.to(input.layout());
       Tensor grad_x = Tensor::empty(input.shape(), input.options());
       dispatch_floating("swish", input, [&]<class T>(auto on) {
-        swish_backward(on, input.numel(), input.data<T>(), static_cast<T>(beta), grad.data<T>(), grad_x.data<T>());
+        swish_backward<T>(on, input.numel(), input.data<T>(), static_cast<Compute<T>>(beta), grad.data<T>(),
+                          grad_x.data<T>());
       });
       ctx.set(0, std::move(grad_x));
     });

@@ -61,7 +61,7 @@ endif()
 
 # lockstep_kernel_sources(<target> <file>...): adds .cu files. Emulated ones get a call at each memory access, from the
 # instrumentation that ThreadSanitizer uses; its library is not linked. Optimisations that join or split
-# accesses are off.
+# accesses are off. Counters of coverage, where asked for, are atomic, so that they are not taken for the kernel's own memory.
 function(lockstep_kernel_sources target)
   if(lockstep_cuda STREQUAL "OFF")
     return()
@@ -72,6 +72,6 @@ function(lockstep_kernel_sources target)
     set_source_files_properties(${ARGN} TARGET_DIRECTORY ${target} PROPERTIES
       LANGUAGE CXX
       COMPILE_DEFINITIONS LOCKSTEP_EMULATED_KERNELS
-      COMPILE_OPTIONS "-O2;-fno-tree-vectorize;-fno-tree-sra;-fno-store-merging;-fno-sanitize=all;-fsanitize=thread;--param=tsan-instrument-func-entry-exit=0")
+      COMPILE_OPTIONS "-O2;-fno-tree-vectorize;-fno-tree-sra;-fno-store-merging;-fno-sanitize=all;-fsanitize=thread;-fprofile-update=atomic;--param=tsan-instrument-func-entry-exit=0")
   endif()
 endfunction()

@@ -1,12 +1,12 @@
 #include <lockstep/core/autograd/anomaly.h>
 
 #include <algorithm>
+#include <cmath>
 #include <exception>
 #include <utility>
 
 #include <lockstep/core/autograd/node.h>
 #include <lockstep/core/base/check.h>
-#include <lockstep/core/dispatch.h>
 
 namespace lockstep {
 namespace {
@@ -17,11 +17,8 @@ constinit thread_local bool t_enabled = false;
 std::int64_t count_nan(const Tensor& x) {
   if (!x.defined() || !is_floating(x.dtype())) return 0;
   const AnomalyMode off(false);  // looking is not to be looked at
-  const Tensor values = x.detach().to(kCpu);
-  return dispatch_floating("count_nan", values, [&]<class T>(auto) {
-    const T* first = values.data<T>();
-    return std::count_if(first, first + values.numel(), [](T value) { return value != value; });
-  });
+  const std::vector<double> values = x.to_vector<double>();
+  return std::count_if(values.begin(), values.end(), [](double value) { return std::isnan(value); });
 }
 
 bool has_nan(const Tensor& x) { return count_nan(x) > 0; }

@@ -241,8 +241,8 @@ MemoryStats memory_stats(Device device) {
 std::string memory_summary(Device device) {
   const MemoryStats s = memory_stats(device);
   const auto mib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
-  std::string text = fmt::format("{}: live {:.1f} MiB, peak {:.1f} MiB, cached {:.1f} MiB", to_string(device),
-                                 mib(s.live), mib(s.peak), mib(s.cached));
+  std::string text =
+      fmt::format("live {:.1f} MiB, peak {:.1f} MiB, cached {:.1f} MiB", mib(s.live), mib(s.peak), mib(s.cached));
   if (device == kCpu) {
     text += fmt::format(", small blocks {:.1f} MiB, {} system allocations", mib(s.small), s.system_allocations);
   }

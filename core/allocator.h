@@ -20,7 +20,8 @@ struct MemoryStats {
 };
 
 MemoryStats memory_stats(Device device = kCpu);  ///< as they are now
-/// The statistics as text, in MiB.
+/// The statistics on one line, in MiB, as OutOfMemoryError quotes them: "live 1.0 MiB, peak 3.0 MiB, cached 2.0 MiB",
+/// and for the CPU ", small blocks 0.1 MiB, 7 system allocations".
 std::string memory_summary(Device device = kCpu);
 void reset_peak_memory(Device device = kCpu);  ///< the peak is then what is live
 /// Returns all cached blocks to the system.

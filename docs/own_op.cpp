@@ -38,7 +38,7 @@ Tensor swish(const Tensor& x, double beta = 1.0) {
   if (!std::isfinite(beta)) throw ValueError("swish", "expected a finite beta, got " + std::to_string(beta));
   Tensor y = Tensor::empty(x.shape(), x.options());
   dispatch_floating("swish", x, [&]<class T>(auto on) {
-    swish_forward(on, x.numel(), x.data<T>(), static_cast<T>(beta), y.data<T>());
+    swish_forward<T>(on, x.numel(), x.data<T>(), static_cast<Compute<T>>(beta), y.data<T>());
   });
   if (must_record(x)) {
     record("swish", y, {&x}, [saved = SavedTensor(x), beta](GradContext& ctx) {
@@ -46,7 +46,8 @@ Tensor swish(const Tensor& x, double beta = 1.0) {
       const Tensor grad = ctx.grad.to(input.layout());
       Tensor grad_x = Tensor::empty(input.shape(), input.options());
       dispatch_floating("swish", input, [&]<class T>(auto on) {
-        swish_backward(on, input.numel(), input.data<T>(), static_cast<T>(beta), grad.data<T>(), grad_x.data<T>());
+        swish_backward<T>(on, input.numel(), input.data<T>(), static_cast<Compute<T>>(beta), grad.data<T>(),
+                          grad_x.data<T>());
       });
       ctx.set(0, std::move(grad_x));
     });
@@ -126,7 +127,7 @@ int main() {
   for (int number = 0; number < 20; ++number) samples.push_back(problem_of(entry, /*seed=*/1, number));
   for (const Sample& sample : samples) {
     expect_nothing(describe(entry, sample), check_reference(sample));
-    expect_nothing(describe(entry, sample), check_float32(sample, entry.tolerance).failure);
+    expect_nothing(describe(entry, sample), check_precision(sample, entry.tolerance).failure);
     expect_nothing(describe(entry, sample), check_determinism(sample, entry.determinism).failure);
   }
   std::printf("float64 with the loop, float32 with float64, 1 to 5 threads: %zu samples\n", samples.size());

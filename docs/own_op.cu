@@ -1,53 +1,44 @@
 // The CUDA half of own_op.md.
-#include <lockstep/core/base/error.h>
-
 #include "own_op.h"
 
-using lockstep::CudaStream;
+#include <lockstep/kernels/cuda/launch.cuh>
+
+using namespace lockstep;
 
 namespace mine {
 namespace {
 
 template <class T>
-__global__ void swish_forward_kernel(std::int64_t n, const T* x, T beta, T* y) {
-  const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i < n) y[i] = swish_value(x[i], beta);
+__global__ void swish_forward_kernel(std::int64_t n, const T* x, Compute<T> beta, T* y) {
+  for (std::int64_t i = cuda::first_element(); i < n; i += cuda::element_stride()) {
+    y[i] = T(swish_value(Compute<T>(x[i]), beta));
+  }
 }
 
 template <class T>
-__global__ void swish_backward_kernel(std::int64_t n, const T* x, T beta, const T* grad_y, T* grad_x) {
-  const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i < n) grad_x[i] = grad_y[i] * swish_slope(x[i], beta);
-}
-
-constexpr int kThreads = 256;
-
-unsigned blocks(std::int64_t n) { return static_cast<unsigned>((n + kThreads - 1) / kThreads); }
-
-void check_launch() {
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) throw lockstep::DeviceError("swish", cudaGetErrorString(error));
+__global__ void swish_backward_kernel(std::int64_t n, const T* x, Compute<T> beta, const T* grad_y, T* grad_x) {
+  for (std::int64_t i = cuda::first_element(); i < n; i += cuda::element_stride()) {
+    grad_x[i] = T(Compute<T>(grad_y[i]) * swish_slope(Compute<T>(x[i]), beta));
+  }
 }
 
 }  // namespace
 
 template <class T>
-void swish_forward(CudaStream stream, std::int64_t n, const T* x, T beta, T* y) {
-  if (n == 0) return;
-  swish_forward_kernel<<<blocks(n), kThreads, 0, stream>>>(n, x, beta, y);
-  check_launch();
+void swish_forward(CudaStream stream, std::int64_t n, const T* x, Compute<T> beta, T* y) {
+  cuda::launch_elements(n, stream, swish_forward_kernel<T>, x, beta, y);
 }
 
 template <class T>
-void swish_backward(CudaStream stream, std::int64_t n, const T* x, T beta, const T* grad_y, T* grad_x) {
-  if (n == 0) return;
-  swish_backward_kernel<<<blocks(n), kThreads, 0, stream>>>(n, x, beta, grad_y, grad_x);
-  check_launch();
+void swish_backward(CudaStream stream, std::int64_t n, const T* x, Compute<T> beta, const T* grad_y, T* grad_x) {
+  cuda::launch_elements(n, stream, swish_backward_kernel<T>, x, beta, grad_y, grad_x);
 }
 
 template void swish_forward(CudaStream, std::int64_t, const float*, float, float*);
-template void swish_forward(CudaStream, std::int64_t, const double*, double, double*);
+template void swish_forward(CudaStream, std::int64_t, const float16*, float, float16*);
+template void swish_forward(CudaStream, std::int64_t, const bfloat16*, float, bfloat16*);
 template void swish_backward(CudaStream, std::int64_t, const float*, float, const float*, float*);
-template void swish_backward(CudaStream, std::int64_t, const double*, double, const double*, double*);
+template void swish_backward(CudaStream, std::int64_t, const float16*, float, const float16*, float16*);
+template void swish_backward(CudaStream, std::int64_t, const bfloat16*, float, const bfloat16*, bfloat16*);
 
 }  // namespace mine

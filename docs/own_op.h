@@ -5,34 +5,31 @@
 #include <cstdint>
 
 #include <lockstep/core/base/device.h>
-
-#ifdef __CUDACC__
-#define SWISH_HOST_DEVICE __host__ __device__
-#else
-#define SWISH_HOST_DEVICE
-#endif
+#include <lockstep/core/base/dtype.h>
 
 namespace mine {
 
 template <class T>
-SWISH_HOST_DEVICE T swish_value(T x, T beta) {
+LOCKSTEP_HOST_DEVICE T swish_value(T x, T beta) {
   return x / (T(1) + std::exp(-beta * x));
 }
 
 template <class T>
-SWISH_HOST_DEVICE T swish_slope(T x, T beta) {
+LOCKSTEP_HOST_DEVICE T swish_slope(T x, T beta) {
   const T sigmoid = T(1) / (T(1) + std::exp(-beta * x));
   return sigmoid + beta * x * sigmoid * (T(1) - sigmoid);
 }
 
-// T is float or double; n elements; grad_x may be grad_y. The first argument says where the kernel runs.
+// T is float or double on the CPU; float, float16 or bfloat16 on CUDA; n elements; grad_x may be grad_y. The first
+// argument says where the kernel runs.
 template <class T>
 void swish_forward(lockstep::Cpu, std::int64_t n, const T* x, T beta, T* y);
 template <class T>
-void swish_forward(lockstep::CudaStream, std::int64_t n, const T* x, T beta, T* y);
+void swish_forward(lockstep::CudaStream, std::int64_t n, const T* x, lockstep::Compute<T> beta, T* y);
 template <class T>
 void swish_backward(lockstep::Cpu, std::int64_t n, const T* x, T beta, const T* grad_y, T* grad_x);
 template <class T>
-void swish_backward(lockstep::CudaStream, std::int64_t n, const T* x, T beta, const T* grad_y, T* grad_x);
+void swish_backward(lockstep::CudaStream, std::int64_t n, const T* x, lockstep::Compute<T> beta, const T* grad_y,
+                    T* grad_x);
 
 }  // namespace mine

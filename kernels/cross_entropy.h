@@ -1,7 +1,7 @@
-// Cross-entropy of logits [rows, classes] against class indices or probabilities, softmax included. T is float or double
-// on the CPU, float, float16 or bfloat16 on CUDA. With smoothing s the target distribution is (1 − s) · target + s / classes, as in PyTorch. Nothing is kept
-// from forward to backward: the backward needs the exponentials anyway, and a stored log-sum-exp would lose the low
-// bits of large logits.
+// Cross-entropy of logits [rows, classes] against class indices or probabilities, softmax included. T is float or
+// double on the CPU, float, float16 or bfloat16 on CUDA. With smoothing s the target distribution is (1 − s) · target +
+// s / classes, as in PyTorch. Nothing is kept from forward to backward: the backward needs the exponentials anyway, and
+// a stored log-sum-exp would lose the low bits of large logits.
 #pragma once
 
 #include <cstdint>

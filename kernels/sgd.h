@@ -31,8 +31,8 @@ struct SgdOptions {
 namespace kernels {
 
 /// g = grad + weight_decay · param; buffer = first_step ? g : momentum · buffer + (1 − dampening) · g;
-/// param −= lr · (nesterov ? g + momentum · buffer : momentum ? buffer : g). Each tensor is read and written once. On CUDA
-/// 256 tensors go with one launch.
+/// param −= lr · (nesterov ? g + momentum · buffer : momentum ? buffer : g). Each tensor is read and written once. On
+/// CUDA 256 tensors go with one launch.
 template <class T>
 void sgd_step(Cpu, std::span<const SgdTensor<T>> tensors, const SgdOptions& options);
 template <class T>

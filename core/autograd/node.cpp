@@ -11,7 +11,10 @@ namespace lockstep {
 bool GradContext::needs(int i) const { return static_cast<bool>(node_.inputs()[static_cast<std::size_t>(i)]); }
 
 void GradContext::set(int i, Tensor grad_input) {
-  if (needs(i)) node_.inputs()[static_cast<std::size_t>(i)]->accumulate(std::move(grad_input));
+  if (!needs(i)) return;
+  if (watched_) [[unlikely]]
+    return detail::accumulate_watched(node_, i, std::move(grad_input));
+  node_.inputs()[static_cast<std::size_t>(i)]->accumulate(std::move(grad_input));
 }
 
 SavedTensor::SavedTensor(const Tensor& input) : tensor_(input) {
@@ -80,7 +83,15 @@ void LeafNode::accumulate(Tensor contribution) {
   grad = is_exclusive(contribution) ? std::move(contribution) : contribution.clone();
 }
 
-void attach(const Tensor& output, Node* node) { output.impl()->node = IntrusivePtr<Node>(node); }
+void attach(const Tensor& output, Node* node, std::span<const Tensor* const> inputs) {
+  IntrusivePtr<Node> owned(node);
+  if (anomaly_enabled()) [[unlikely]] {
+    watch_forward(*node, output, inputs);
+    const auto needs_grad = [](const IntrusivePtr<Node>& input) { return static_cast<bool>(input); };
+    if (!grad_enabled() || std::ranges::none_of(node->inputs(), needs_grad)) return;
+  }
+  output.impl()->node = std::move(owned);
+}
 
 class Tape {
  public:
@@ -91,7 +102,8 @@ class Tape {
     nodes_.push_back(root);
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
       LOCKSTEP_CHECK(!nodes_[i]->is_free(), AutogradError, nodes_[i]->op(),
-                     "expected a tape that was not used yet; backward uses it up, unless called with retain_tape");
+                     "expected a tape that was not used yet; backward uses it up, unless called with retain_tape{}",
+                     recorded_by(*nodes_[i]));
       for (const IntrusivePtr<Node>& input : nodes_[i]->inputs()) {
         if (!input) continue;
         const bool seen = std::exchange(input->visit, pass) == pass;
@@ -112,10 +124,11 @@ class Tape {
   }
 
   void run(bool retain) {
+    const bool anomaly = anomaly_enabled();
     for (; done_ < nodes_.size(); ++done_) {
       Node& node = *nodes_[done_];
       GradContext context(node, std::exchange(node.grad, {}));
-      if (context.grad.defined()) node.run(context);
+      if (context.grad.defined()) anomaly ? watch_backward(node, context) : node.run(context);
       if (!retain) node.free();
       for (const IntrusivePtr<Node>& input : node.inputs()) {
         if (input && input->is_leaf() && --input->pending == 0) static_cast<LeafNode&>(*input).announce();

@@ -15,6 +15,8 @@
 #include <vector>
 
 #include <lockstep/core/allocator.h>
+#include <lockstep/core/autograd/anomaly.h>
+#include <lockstep/core/base/call_site.h>
 #include <lockstep/core/base/intrusive_ptr.h>
 #include <lockstep/core/tensor.h>
 
@@ -36,7 +38,10 @@ class GradContext {
   void set(int i, Tensor grad);
 
  private:
+  friend void detail::watch_backward(detail::Node& node, GradContext& context);
+
   detail::Node& node_;
+  bool watched_ = false;  // AnomalyMode is on, and `grad` came without NaN: those of the inputs must have none
 };
 
 /// A tensor kept for backward, with a check that it was not overwritten in between.
@@ -85,9 +90,11 @@ class Node : public SmallObject {
   /// Adds to `grad`.
   virtual void accumulate(Tensor grad);
 
-  Tensor grad;              // of a leaf: what users see; else: collected during one backward
-  std::uint64_t visit = 0;  // the backward pass that has seen this node last
-  int pending = 0;          // of a leaf, during backward: uses that have not delivered yet
+  Tensor grad;                          // of a leaf: what users see; else: collected during one backward
+  std::uint64_t visit = 0;              // the backward pass that has seen this node last
+  int pending = 0;                      // of a leaf, during backward: uses that have not delivered yet
+  bool result_had_nan = false;          // seen by AnomalyMode
+  std::unique_ptr<CallSite> call_site;  // where it was recorded, if under AnomalyMode
 
  private:
   friend class Tape;
@@ -141,15 +148,17 @@ class OpNode final : public Node {
   std::optional<Backward> backward_;
 };
 
-void attach(const Tensor& output, Node* node);
+/// Takes the new `node`, and makes it that of `output`.
+void attach(const Tensor& output, Node* node, std::span<const Tensor* const> inputs);
 void run_backward(const Tensor& root, Tensor grad, bool retain_tape);
 
 }  // namespace detail
 
-/// Whether an op on these inputs must be recorded: gradients are enabled and one of them requires one.
+/// Whether an op on these inputs must be handed to record: gradients are enabled and one of them requires one, or
+/// AnomalyMode wants to see the result.
 template <class... Tensors>
 bool must_record(const Tensors&... inputs) {
-  return grad_enabled() && ((inputs.defined() && inputs.requires_grad()) || ...);
+  return (grad_enabled() && ((inputs.defined() && inputs.requires_grad()) || ...)) || anomaly_enabled();
 }
 
 /// Puts an op on the tape: `output` was computed from `inputs` (undefined ones allowed), and `backward(GradContext&)`
@@ -157,7 +166,7 @@ bool must_record(const Tensors&... inputs) {
 /// function may use ops freely, nothing it does is recorded.
 template <class Backward>
 void record(const char* op, const Tensor& output, std::span<const Tensor* const> inputs, Backward backward) {
-  detail::attach(output, new detail::OpNode<Backward>(op, inputs, std::move(backward)));
+  detail::attach(output, new detail::OpNode<Backward>(op, inputs, std::move(backward)), inputs);
 }
 /// The same for inputs written out: `record("mul", y, {&a, &b}, …)`.
 template <class Backward>

@@ -44,6 +44,11 @@ class AutogradError : public Error {
   using Error::Error;
 };
 
+/// What AnomalyMode finds: an op that makes a NaN, or whose backward makes one or throws.
+class AnomalyError : public AutogradError {
+  using AutogradError::AutogradError;
+};
+
 /// A file that is missing, damaged, or holds something else than it should.
 class FileError : public Error {
   using Error::Error;

@@ -38,7 +38,8 @@ void check_inputs(const char* op, const Tensor& x, const Tensor& weight, const T
     require_per_channel(op, x, running_mean, "running_mean");
     require_per_channel(op, x, running_var, "running_var");
   }
-  LOCKSTEP_CHECK(options.eps > 0 || !options.training, ValueError, op, "expected eps > 0, got {}", options.eps);
+  LOCKSTEP_CHECK(options.eps > 0 || (options.eps == 0 && !options.training), ValueError, op,
+                 "expected eps > 0, or 0 in evaluation, got {}", options.eps);
   LOCKSTEP_CHECK(!options.training || x.numel() / std::max<std::int64_t>(x.size(1), 1) > 1, ValueError, op,
                  "expected more than 1 value per channel when training, got x {}", to_string(x.shape()));
   if (residual.defined()) {

@@ -1,6 +1,8 @@
 // 2-D convolution.
 #include <lockstep/kernels/conv2d.h>
 
+#include <algorithm>
+
 #include <lockstep/core/base/check.h>
 #include <lockstep/core/dispatch.h>
 #include <lockstep/core/ops.h>
@@ -28,9 +30,15 @@ Conv2dShape check_shapes(const Tensor& x, const Tensor& weight, const Tensor& bi
   LOCKSTEP_CHECK(o.groups >= 1 && x.size(1) % o.groups == 0 && weight.size(0) % o.groups == 0, ValueError, op,
                  "expected groups that divide {} input and {} output channels, got {}", x.size(1), weight.size(0),
                  o.groups);
-  LOCKSTEP_CHECK(weight.size(1) * o.groups == x.size(1), ShapeError, op,
-                 "expected {} input channels (weight {} with {} groups), got {} (x {})", weight.size(1) * o.groups,
-                 to_string(weight.shape()), o.groups, x.size(1), to_string(x.shape()));
+  LOCKSTEP_CHECK(weight.size(1) == x.size(1) / o.groups, ShapeError, op,
+                 "expected a weight [K, {}, R, S] for x {} and {} groups, got {}", x.size(1) / o.groups,
+                 to_string(x.shape()), o.groups, to_string(weight.shape()));
+  LOCKSTEP_CHECK(x.size(2) >= 1 && x.size(3) >= 1 && weight.size(0) >= 1, ShapeError, op,
+                 "expected images of at least 1 x 1 and output channels, got x {} and weight {}", to_string(x.shape()),
+                 to_string(weight.shape()));
+  LOCKSTEP_CHECK(weight.size(2) >= 1 && weight.size(3) >= 1 && std::max(weight.size(2), weight.size(3)) <= kMaxExtent,
+                 ShapeError, op, "expected a kernel of at least 1 x 1, below 2^31, got weight {}",
+                 to_string(weight.shape()));
   if (bias.defined()) {
     require_same(op, x, bias);
     LOCKSTEP_CHECK(bias.shape() == Shape{weight.size(0)}, ShapeError, op, "expected a bias of shape [{}], got {}",
@@ -54,9 +62,9 @@ Conv2dShape check_shapes(const Tensor& x, const Tensor& weight, const Tensor& bi
                 .groups = o.groups};
   const std::int64_t room_h = s.h + 2 * s.pad_h - s.dilation_h * (s.r - 1) - 1;
   const std::int64_t room_w = s.w + 2 * s.pad_w - s.dilation_w * (s.s - 1) - 1;
-  LOCKSTEP_CHECK(s.r >= 1 && s.s >= 1 && room_h >= 0 && room_w >= 0, ShapeError, op,
-                 "expected a kernel of at least 1 x 1 that fits the padded input, got weight {} on x {}",
-                 to_string(weight.shape()), to_string(x.shape()));
+  LOCKSTEP_CHECK(room_h >= 0 && room_w >= 0, ShapeError, op,
+                 "expected a kernel that fits the padded input, got weight {} on x {}", to_string(weight.shape()),
+                 to_string(x.shape()));
   s.p = room_h / s.stride_h + 1;
   s.q = room_w / s.stride_w + 1;
   return s;

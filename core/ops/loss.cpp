@@ -36,6 +36,8 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntr
   const Shape wanted = indices ? Shape{rows} : logits.shape();
   LOCKSTEP_CHECK(target.shape() == wanted, ShapeError, kOp, "expected a {} target of shape {} for logits {}, got {}",
                  name(target.dtype()), to_string(wanted), to_string(logits.shape()), to_string(target.shape()));
+  LOCKSTEP_CHECK(indices || options.ignore_index < 0, ValueError, kOp,
+                 "expected no class as ignore_index where targets are probabilities, got {}", options.ignore_index);
   if (indices) {
     require_same_device(kOp, logits, target);
     if (target.device() == kCpu) check_indices(target, classes, options.ignore_index);

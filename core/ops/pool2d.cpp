@@ -14,7 +14,8 @@ namespace {
 
 void check_image(const char* op, const Tensor& x) {
   require_defined(op, x, "x [N, C, H, W]");
-  LOCKSTEP_CHECK(x.rank() == 4, ShapeError, op, "expected x [N, C, H, W], got {}", to_string(x.shape()));
+  LOCKSTEP_CHECK(x.rank() == 4 && x.size(1) >= 1 && x.size(2) >= 1 && x.size(3) >= 1, ShapeError, op,
+                 "expected x [N, C, H, W] with C, H and W >= 1, got {}", to_string(x.shape()));
 }
 
 /// Output size along one dimension, by PyTorch's rule: with ceil_mode the last window must start inside the input or
@@ -28,7 +29,7 @@ std::int64_t output_size(const char* op, std::int64_t size, std::int64_t kernel,
   LOCKSTEP_CHECK(pad >= 0 && pad <= kernel / 2, ValueError, op,
                  "expected padding from 0 to half of kernel_size {}, got {}", kernel, pad);
   const std::int64_t room = size + 2 * pad - dilation * (kernel - 1) - 1;
-  LOCKSTEP_CHECK(size >= 1 && room + (ceil_mode ? stride - 1 : 0) >= 0, ShapeError, op,
+  LOCKSTEP_CHECK(room + (ceil_mode ? stride - 1 : 0) >= 0, ShapeError, op,
                  "expected a window of {} that fits an input of {} with padding {}", dilation * (kernel - 1) + 1, size,
                  pad);
   std::int64_t out = (room + (ceil_mode ? stride - 1 : 0)) / stride + 1;
@@ -108,9 +109,8 @@ Tensor avg_pool2d(const Tensor& x_any, const Pool2dOptions& options) {
 
 Tensor adaptive_avg_pool2d(const Tensor& x_any, Pair output) {
   check_image("adaptive_avg_pool2d", x_any);
-  LOCKSTEP_CHECK(output[0] >= 1 && output[1] >= 1 && x_any.size(2) >= 1 && x_any.size(3) >= 1, ShapeError,
-                 "adaptive_avg_pool2d", "expected sizes >= 1, got output [{}, {}] for x {}", output[0], output[1],
-                 to_string(x_any.shape()));
+  LOCKSTEP_CHECK(output[0] >= 1 && output[1] >= 1, ShapeError, "adaptive_avg_pool2d",
+                 "expected output sizes >= 1, got [{}, {}]", output[0], output[1]);
   const Tensor x = x_any.to(Layout::channels_last);
   const std::int64_t n = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3), p = output[0], q = output[1];
   Tensor y = Tensor::empty({n, c, p, q}, x.options());

@@ -1,6 +1,8 @@
 // Softmax and log-softmax over any dimension.
 #include <lockstep/kernels/softmax.h>
 
+#include <algorithm>
+
 #include <lockstep/core/base/check.h>
 #include <lockstep/core/dispatch.h>
 #include <lockstep/core/ops.h>
@@ -40,8 +42,8 @@ Tensor over_last(const char* op, const Tensor& x_any, bool log) {
 
 Tensor over(const char* op, const Tensor& x, int dim, bool log) {
   require_defined(op, x, "a tensor");
+  dim = normalize_dim(op, dim, std::max(x.rank(), 1));
   if (x.rank() == 0) return reshape(over_last(op, reshape(x, Shape{1}), log), Shape{});
-  dim = normalize_dim(op, dim, x.rank());
   const int last = x.rank() - 1;
   return dim == last ? over_last(op, x, log) : transpose(over_last(op, transpose(x, dim, last), log), dim, last);
 }

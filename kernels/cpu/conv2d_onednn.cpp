@@ -116,6 +116,12 @@ void add(float* sum, const float* term, std::int64_t count) {
 }
 
 /// Calls body(index, item) for each item, in parallel.
+/// With fewer channels than a vector register (of AVX-512, to be safe), oneDNN 2.6 gathers the pixels under a strided
+/// 1×1 kernel into a scratchpad that is too small for them when it sums the gradient of the weights.
+bool writes_beyond_scratchpad(const Conv2dShape& d) {
+  return d.r == 1 && d.s == 1 && (d.stride_h > 1 || d.stride_w > 1) && d.c / d.groups < 16;
+}
+
 template <class T, class Body>
 void parallel_over(const std::vector<T>& items, Body&& body) {
   parallel_for(static_cast<std::int64_t>(items.size()), 1, [&](std::int64_t begin, std::int64_t end) {
@@ -208,6 +214,7 @@ std::optional<OnednnPlan::Primitive> OnednnPlan::make_primitive(const Conv2dShap
       return finish.operator()<Backward>(backward, backward.weights_desc());
     }
     case Pass::kBackwardWeight: {
+      if (writes_beyond_scratchpad(d)) return std::nullopt;
       using Backward = dnnl::convolution_backward_weights;
       const Backward::primitive_desc backward({direct, x, w, y, strides, dilations, pad, far_pad}, attributes, engine,
                                               forward);

@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include <lockstep/core/base/thread_pool.h>
-#include <lockstep/kernels/cpu/multiversion.h>
 #include <lockstep/kernels/common/vector_math.h>
+#include <lockstep/kernels/cpu/multiversion.h>
 
 // Loops carry `ivdep` because buffers may be the same: the compiler's own overlap check would take the scalar loop
 // then.

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <limits>
 
-#include <lockstep/kernels/cpu/multiversion.h>
 #include <lockstep/kernels/common/vector_math.h>
+#include <lockstep/kernels/cpu/multiversion.h>
 
 namespace lockstep::kernels {
 

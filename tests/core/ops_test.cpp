@@ -146,7 +146,7 @@ TEST_CASE("Float32 agrees with float64") {
     int failures = 0;
     for (const Sample& sample : samples_of(entry)) {
       const std::string what = describe(entry, sample);
-      const PrecisionCheck check = check_float32(sample, entry.tolerance);
+      const PrecisionCheck check = check_precision(sample, entry.tolerance);
       if (!check.failure.empty() && ++failures <= kShownFailures) {
         UNSCOPED_INFO(what << ": " << check.failure);
         CHECK(check.failure.empty());

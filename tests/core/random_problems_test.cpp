@@ -55,7 +55,7 @@ std::size_t run_problems(const OpEntry& entry, std::int64_t count) {
   for (std::int64_t number = range.begin; number < range.end; ++number) {
     const Sample sample = problem_of(entry, seed(), number);
     const std::string what = describe(entry, sample);
-    const PrecisionCheck check = check_float32(sample, entry.tolerance);
+    const PrecisionCheck check = check_precision(sample, entry.tolerance);
     const std::string failure = check.failure.empty() ? check_reference(sample) : check.failure;
     worst = std::max(worst, check.worst);
     if (failure.empty()) {

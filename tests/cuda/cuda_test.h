@@ -56,7 +56,7 @@ class DeviceBuffer {
   T* data() const { return block_ ? block_ + offset_ : nullptr; }
   std::int64_t size() const { return n_; }
 
-  void upload(const std::vector<T>& values) {
+  void upload(const std::vector<T>& values) const {
     detail::copy_bytes(values.size() * sizeof(T), values.data(), kCpu, data(), kCuda);
     synchronize(kCuda);
   }

@@ -1,4 +1,5 @@
 // Faults planted in kernels are caught and named; their twins without the fault pass.
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -46,7 +47,7 @@ TEST_CASE("barriers") {
   TestStream stream;
   Memory<float> y(64);
   check_fault("missing __syncthreads", [&](bool faulty) { launch_missing_barrier(y, faulty, stream); },
-              {"missing_barrier_kernel<true>", "shared memory"});
+              {"race", "missing_barrier_kernel<true>", "shared memory", "a __syncthreads is missing"});
   check_fault("barrier after an exit", [&](bool faulty) { launch_divergent_exit(y, faulty, stream); },
               {"divergent barrier", "divergent_exit_kernel<true>", "thread (40, 0, 0) has exited"});
   check_fault("two barriers", [&](bool faulty) { launch_divergent_barriers(y, faulty, stream); },
@@ -73,11 +74,11 @@ TEST_CASE("memory of another device, and of the host") {
   Memory<float> other(std::vector<float>(50, 1.0f), other_stream);
   other_stream.synchronize();
   LOCKSTEP_CUDA_CHECK(cudaSetDevice(0));
-  check_fault("pointer of another device",
-              [&](bool faulty) { launch_scale(faulty ? other : x, y, 50, 2.0f, stream); },
-              {"scale_kernel<float>", "on cuda:0", "allocation #", "of cuda:1, to which this device has no access"});
+  check_fault("pointer of another device", [&](bool faulty) { launch_scale(faulty ? other : x, y, 50, 2.0f, stream); },
+              {"scale_kernel<float>", "of cuda:0", "allocation #", "of cuda:1, to which this device has no access"});
   const std::vector<float> host(50, 1.0f);
-  check_fault("pointer of the host", [&](bool faulty) { launch_scale(faulty ? host.data() : x.data, y, 50, 2.0f, stream); },
+  check_fault("pointer of the host",
+              [&](bool faulty) { launch_scale(faulty ? host.data() : x.data, y, 50, 2.0f, stream); },
               {"scale_kernel<float>", "memory of the host"});
   LOCKSTEP_CUDA_CHECK(cudaDeviceEnablePeerAccess(1, 0));
   CHECK(fault_of([&] { launch_scale(other, y, 50, 2.0f, stream); }) == "");
@@ -86,18 +87,19 @@ TEST_CASE("memory of another device, and of the host") {
 
 TEST_CASE("uninitialised memory") {
   TestStream stream;
-  check_fault("uninitialised device memory",
-              [&](bool faulty) {
-                Memory<float> x(50), y(50);
-                launch_fill(x, faulty ? 49 : 50, 1.0f, stream);
-                launch_scale(x, y, 50, 2.0f, stream);
-                stream.synchronize();
-              },
-              {"scale_kernel<float>", "thread (49, 0, 0)", "nobody has written",
-               "byte 196 of the 200-byte allocation"});
+  check_fault(
+      "uninitialised device memory",
+      [&](bool faulty) {
+        Memory<float> x(50), y(50);
+        launch_fill(x, faulty ? 49 : 50, 1.0f, stream);
+        launch_scale(x, y, 50, 2.0f, stream);
+        stream.synchronize();
+      },
+      {"scale_kernel<float>", "thread (49, 0, 0)", "nobody has written", "byte 196 of the 200-byte allocation"});
   Memory<float> y(64);
   check_fault("uninitialised shared memory", [&](bool faulty) { launch_uninitialised_shared(y, faulty, stream); },
-              {"uninitialised_shared_kernel<true>", "thread (9, 0, 0)", "byte 36 of the block's shared memory is uninitialised"});
+              {"uninitialised_shared_kernel<true>", "thread (9, 0, 0)",
+               "byte 36 of the block's shared memory is uninitialised"});
   check_fault("copied uninitialised memory",
               [&](bool faulty) {
                 Memory<float> x(8), copy(8), z(8);
@@ -119,8 +121,9 @@ TEST_CASE("uninitialised memory") {
 TEST_CASE("alignment") {
   TestStream stream;
   Memory<float> x(std::vector<float>(8, 1.0f), stream), y(8);
-  check_fault("misaligned vector load", [&](bool faulty) { launch_vector_load(x + (faulty ? 1 : 0), y, stream); },
-              {"vector_load_kernel", "reads 16 bytes at once", "not a multiple of 16", "byte 4 of the 32-byte allocation"});
+  check_fault(
+      "misaligned vector load", [&](bool faulty) { launch_vector_load(x + (faulty ? 1 : 0), y, stream); },
+      {"vector_load_kernel", "reads 16 bytes at once", "not a multiple of 16", "byte 4 of the 32-byte allocation"});
 }
 
 TEST_CASE("limits of a launch") {
@@ -140,7 +143,8 @@ TEST_CASE("races between blocks") {
   Memory<float> y(std::vector<float>(128, 1.0f), stream);
   check_fault("two blocks write the same", [&](bool faulty) { launch_block_race(y, faulty, stream); },
               {"race", "block_race_kernel<true>", "another block", "wrote", "blocks have no order"});
-  check_fault("a block reads what another writes", [&](bool faulty) { launch_read_write_block_race(y, faulty, stream); },
+  check_fault("a block reads what another writes",
+              [&](bool faulty) { launch_read_write_block_race(y, faulty, stream); },
               {"race", "read_write_block_race_kernel<true>", "another block"});
   Memory<unsigned> count(std::vector<unsigned>{0}, stream);
   check_fault("count without atomics", [&](bool faulty) { launch_plain_count(count, faulty, stream); },
@@ -152,16 +156,20 @@ template <class Body>
 std::string output_of_child(Body body, bool* crashed) {
   int pipe_ends[2];
   REQUIRE(pipe(pipe_ends) == 0);
+  std::cout.flush();
   const pid_t child = fork();
   if (child == 0) {
     dup2(pipe_ends[1], STDERR_FILENO);
+    signal(SIGSEGV, SIG_DFL);  // instead of the test framework's report
+    cudaDeviceSynchronize();
     body();
     _exit(0);
   }
   close(pipe_ends[1]);
   std::string text;
   char buffer[256];
-  for (ssize_t n; (n = read(pipe_ends[0], buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<std::size_t>(n));
+  for (ssize_t n; (n = read(pipe_ends[0], buffer, sizeof buffer)) > 0;)
+    text.append(buffer, static_cast<std::size_t>(n));
   close(pipe_ends[0]);
   int status = 0;
   waitpid(child, &status, 0);
@@ -174,9 +182,15 @@ TEST_CASE("host access of device memory ends the program and says what was touch
   Memory<float> x(std::vector<float>(50, 1.0f), stream);
   stream.synchronize();
   bool crashed = false;
-  const std::string text = output_of_child([&] { const volatile float value = x.data[3]; (void)value; }, &crashed);
+  const std::string text = output_of_child(
+      [&] {
+        const volatile float value = x.data[3];
+        (void)value;
+      },
+      &crashed);
   CHECK(crashed);
-  CHECK_THAT(text, Contains("the host accesses device memory: byte 12 of the 200-byte allocation") && Contains("cuda:0"));
+  CHECK_THAT(text,
+             Contains("the host accesses device memory: byte 12 of the 200-byte allocation") && Contains("cuda:0"));
   std::cout << "host access of device memory: " << text;
   CHECK(output_of_child([&] { x.read(stream); }, &crashed) == "");
   CHECK(!crashed);

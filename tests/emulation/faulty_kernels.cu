@@ -1,7 +1,7 @@
 // Kernels with planted faults, and their twins without them.
+#include <lockstep/tests/emulation/test_kernels.h>
 #include <lockstep/kernels/cuda/device_utils.cuh>
 #include <lockstep/kernels/cuda/launch.cuh>
-#include <lockstep/tests/emulation/test_kernels.h>
 
 namespace lockstep::test {
 namespace {
@@ -28,6 +28,8 @@ __global__ void write_before_kernel(float* y, int n, int before) {
 template <bool kFaulty>
 __global__ void missing_barrier_kernel(float* y) {
   auto& shared = block_shared<Values>();
+  shared.values[threadIdx.x] = 0.0f;
+  __syncthreads();
   shared.values[threadIdx.x] = static_cast<float>(threadIdx.x);
   if (!kFaulty) __syncthreads();
   y[threadIdx.x] = shared.values[63 - threadIdx.x];

@@ -1,4 +1,5 @@
-// What the tests of emulated CUDA share: streams, memory and events that give themselves back, and how a fault is expected.
+// What the tests of emulated CUDA share: streams, memory and events that give themselves back, and how a fault is
+// expected.
 #pragma once
 
 #include <cstddef>
@@ -6,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
 #include <cuda_runtime.h>
+#include <catch2/catch.hpp>
 
 #include <lockstep/core/base/cuda_check.h>
 #include <lockstep/core/base/error.h>

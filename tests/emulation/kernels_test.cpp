@@ -54,7 +54,8 @@ TEST_CASE("a tiled transpose with 16-byte loads and stores") {
   emulation::count_distinct_bytes(false);
   bool same = true;
   for (int r = 0; r < rows; ++r) {
-    for (int c = 0; c < columns; ++c) same &= result[static_cast<std::size_t>(c * rows + r)] == static_cast<float>(r * columns + c);
+    for (int c = 0; c < columns; ++c)
+      same &= result[static_cast<std::size_t>(c * rows + r)] == static_cast<float>(r * columns + c);
   }
   CHECK(same);
   const auto log = emulation::kernel_log();

@@ -1,7 +1,7 @@
 // Kernels without faults.
+#include <lockstep/tests/emulation/test_kernels.h>
 #include <lockstep/kernels/cuda/device_utils.cuh>
 #include <lockstep/kernels/cuda/launch.cuh>
-#include <lockstep/tests/emulation/test_kernels.h>
 
 namespace lockstep::test {
 namespace {
@@ -148,8 +148,8 @@ void launch_scale_half(const float16* x, float16* y, std::int64_t n, float facto
   launch_elements(n, stream, scale_kernel<float16>, x, y, factor);
 }
 void launch_sum(const float* x, float* sum, std::int64_t n, int threads, CudaStream stream) {
-  launch<BlockReduceShared<float>>({.grid = 1, .block = static_cast<unsigned>(threads), .stream = stream}, sum_kernel, n,
-                                   x, sum);
+  launch<BlockReduceShared<float>>({.grid = 1, .block = static_cast<unsigned>(threads), .stream = stream}, sum_kernel,
+                                   n, x, sum);
 }
 void launch_argmax(const float* x, std::int64_t* index, std::int64_t n, CudaStream stream) {
   launch<BlockReduceShared<Indexed<float>>>({.grid = 1, .block = 128, .stream = stream}, argmax_kernel, n, x, index);
@@ -159,7 +159,8 @@ void launch_warp_sums(const float* x, float* sums, unsigned warps, CudaStream st
 }
 void launch_transpose(const float* x, float* y, int rows, int columns, CudaStream stream) {
   const dim3 grid(static_cast<unsigned>(columns / kTile), static_cast<unsigned>(rows / kTile));
-  launch<TransposeShared>({.grid = grid, .block = dim3(8, 32), .stream = stream}, transpose_kernel, x, y, rows, columns);
+  launch<TransposeShared>({.grid = grid, .block = dim3(8, 32), .stream = stream}, transpose_kernel, x, y, rows,
+                          columns);
 }
 void launch_histogram(const std::uint8_t* x, unsigned* counts, std::int64_t n, CudaStream stream) {
   launch<HistogramShared>({.grid = 3, .block = 256, .stream = stream}, histogram_kernel, n, x, counts);
@@ -179,8 +180,6 @@ void launch_large_shared(float* y, CudaStream stream) {
 void launch_constant_table(int* y, CudaStream stream) {
   launch({.grid = 1, .block = 8, .stream = stream}, constant_table_kernel, y);
 }
-void launch_vote(unsigned* y, CudaStream stream) {
-  launch({.grid = 1, .block = 32, .stream = stream}, vote_kernel, y);
-}
+void launch_vote(unsigned* y, CudaStream stream) { launch({.grid = 1, .block = 32, .stream = stream}, vote_kernel, y); }
 
 }  // namespace lockstep::test

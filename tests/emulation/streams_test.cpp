@@ -1,5 +1,5 @@
-// Faults of synchronisation between streams, devices and the host are caught and named, in whatever order the work runs;
-// the same programs with the missing call in place pass.
+// Faults of synchronisation between streams, devices and the host are caught and named, in whatever order the work
+// runs; the same programs with the missing call in place pass.
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -208,11 +208,30 @@ TEST_CASE("pageable memory: sources are copied before the call returns, targets 
 }
 
 TEST_CASE("copies between devices, with and without peer access") {
-  TestStream a(0);
-  Memory<float> x(std::vector<float>(kCount, 5.0f), a);
   TestStream b(1);
   Memory<float> y(kCount);
+  TestStream a(0);
+  Memory<float> x(std::vector<float>(kCount, 5.0f), a);
   wait_for(b, a);
+  LOCKSTEP_CUDA_CHECK(cudaMemcpyPeerAsync(y, 1, x, 0, kBytes, b));
+  CHECK(y.read(b) == std::vector<float>(kCount, 5.0f));
+  LOCKSTEP_CUDA_CHECK(cudaMemcpyAsync(x, y, kBytes, cudaMemcpyDefault, b));
+  CHECK(cudaMemcpyPeerAsync(y, 0, x, 1, kBytes, b) == cudaErrorInvalidValue);
+  CHECK(cudaMemcpyAsync(y, x, kBytes, cudaMemcpyHostToDevice, b) == cudaErrorInvalidValue);
+  CHECK(cudaMemcpyAsync(y, x, kBytes + 1, cudaMemcpyDefault, b) == cudaErrorInvalidValue);
+  CHECK(cudaPeekAtLastError() == cudaErrorInvalidValue);
+  CHECK(cudaGetLastError() == cudaErrorInvalidValue);
+  CHECK(cudaGetLastError() == cudaSuccess);
+  b.synchronize();
+  check_fault("a copy on another device's stream without a wait",
+              [&](bool faulty) {
+                launch_fill(x, kCount, 1.0f, a);
+                if (!faulty) wait_for(b, a);
+                LOCKSTEP_CUDA_CHECK(cudaMemcpyPeerAsync(y, 1, x, 0, kBytes, b));
+                a.synchronize();
+                b.synchronize();
+              },
+              {"race", "cudaMemcpyAsync", "fill_kernel"});
 }
 
 TEST_CASE("queries come to an end; events tell time; the host waits for events") {

@@ -31,12 +31,14 @@ bool is_differentiable(const Sample& sample, std::size_t i) {
 }
 
 /// The sample's inputs as fresh leaves; gradients are asked for `only` one input, or (−1) for all.
-std::vector<Tensor> make_some_leaves(const Sample& sample, DType dtype, int only) {
+std::vector<Tensor> make_some_leaves(const Sample& sample, DType dtype, Device device, int only) {
   std::vector<Tensor> leaves = sample.inputs;
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     Tensor& x = leaves[i];
-    if (!x.defined() || !is_floating(x.dtype())) continue;
-    x = x.dtype() == dtype ? x.clone() : x.to(dtype);
+    if (!x.defined()) continue;
+    if (is_floating(x.dtype())) x = x.dtype() == dtype ? x.clone() : x.to(dtype);
+    x = x.to(device);
+    if (!is_floating(x.dtype())) continue;
     if (sample.views) x = as_view(x);
     if (is_differentiable(sample, i) && (only < 0 || only == static_cast<int>(i))) x.set_requires_grad();
   }
@@ -45,14 +47,14 @@ std::vector<Tensor> make_some_leaves(const Sample& sample, DType dtype, int only
 
 /// The weights v: of either sign and magnitude 0.5 to 1.5, exact in every dtype, in the layout of y or, every other
 /// time, in the other one.
-Tensor make_weights(const Tensor& y, DType dtype) {
+Tensor make_weights(const Tensor& y) {
   Draws draws(static_cast<std::uint64_t>(y.numel()));
   const Tensor magnitude = draws.uniform(y.shape(), y.layout(), 0.5, 1.5);
   auto* v = magnitude.data<double>();
   for (std::int64_t i = 0; i < y.numel(); ++i) v[i] = std::floor(v[i] * 64.0) / (draws.coin() ? 64.0 : -64.0);
   const bool other = y.rank() == 4 && draws.coin();
   const Layout layout = y.layout() == Layout::row_major ? Layout::channels_last : Layout::row_major;
-  return (other ? magnitude.to(layout) : magnitude).to(dtype);
+  return (other ? magnitude.to(layout) : magnitude).to(y.dtype()).to(y.device());
 }
 
 double weighted_sum(const Tensor& y, const std::vector<double>& v) {
@@ -60,21 +62,28 @@ double weighted_sum(const Tensor& y, const std::vector<double>& v) {
   return std::inner_product(values.begin(), values.end(), v.begin(), 0.0);
 }
 
+/// What a rounding to a 16-bit type may cost, of the value; 0 for float32, whose roundings the tolerance counts.
+double rounding_of(DType dtype) { return dtype == DType::float16 ? 0x1p-11 : dtype == DType::bfloat16 ? 0x1p-8 : 0.0; }
+
+/// Gradients pass through up to this many results of 16 bits on their way.
+constexpr double kRoundings = 4.0;
+
 std::string compare(const std::string& what, const Tensor& got, const Tensor& expected, double factor,
                     Tolerance::Scale scale, double& worst) {
   if (!(got.shape() == expected.shape())) {
-    return fmt::format("{}: shape {} in float32, {} in float64", what, to_string(got.shape()),
+    return fmt::format("{}: shape {} in {}, {} in float64", what, to_string(got.shape()), name(got.dtype()),
                        to_string(expected.shape()));
   }
+  const double relative = factor == 0.0 ? 0.0 : factor * 0x1p-23 + kRoundings * rounding_of(got.dtype());
   const std::vector<double> a = got.to_vector<double>(), b = expected.to_vector<double>();
   double largest = 1.0;
   for (const double value : b) largest = std::max(largest, std::abs(value));
   for (std::size_t i = 0; i < a.size(); ++i) {
     const double size = scale == Tolerance::Scale::element ? std::abs(b[i]) : largest;
-    const double bound = factor * 0x1p-23 * size;
+    const double bound = relative * size;
     const double error = std::abs(a[i] - b[i]);
     if (!(error <= bound))
-      return fmt::format("{} [{}]: {} in float32, {} in float64, bound {}", what, i, a[i], b[i], bound);
+      return fmt::format("{} [{}]: {} in {}, {} in float64, bound {}", what, i, a[i], name(got.dtype()), b[i], bound);
     if (error > 0) worst = std::max(worst, error / bound);
   }
   return {};
@@ -84,7 +93,7 @@ std::string compare(const std::string& what, const Tensor& got, const Tensor& ex
 std::vector<std::vector<float>> bits_of(const Sample& sample) {
   const std::vector<Tensor> leaves = make_leaves(sample, DType::float32);
   const Tensor y = sample.run(leaves);
-  y.backward(make_weights(y, DType::float32));
+  y.backward(make_weights(y));
   std::vector<std::vector<float>> bits = {y.to_vector<float>()};
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     if (is_differentiable(sample, i)) bits.push_back(leaves[i].grad().to_vector<float>());
@@ -106,7 +115,9 @@ std::uint64_t hash(const std::string& text) {
 
 }  // namespace
 
-std::vector<Tensor> make_leaves(const Sample& sample, DType dtype) { return make_some_leaves(sample, dtype, -1); }
+std::vector<Tensor> make_leaves(const Sample& sample, DType dtype, Device device) {
+  return make_some_leaves(sample, dtype, device, -1);
+}
 
 double Draws::next(double low, double high) { return static_cast<float>(low + (high - low) * stream_.next_uniform()); }
 
@@ -145,7 +156,8 @@ const std::vector<OpEntry>& op_registry() {
     register_shape_ops(entries);
     register_copy_ops(entries);
     register_reduction_ops(entries);
-    register_image_ops(entries);
+    register_convolution_ops(entries);
+    register_pool_ops(entries);
     register_norm_ops(entries);
     register_loss_ops(entries);
     return entries;
@@ -179,7 +191,7 @@ GradientCheck check_gradients(const Sample& sample) {
   GradientCheck result;
   const std::vector<Tensor> leaves = make_leaves(sample, DType::float64);
   const Tensor y = sample.run(leaves);
-  const Tensor weights = make_weights(y, DType::float64);
+  const Tensor weights = make_weights(y);
   const std::vector<double> v = weights.to_vector<double>();
   y.backward(weights);
 
@@ -214,7 +226,7 @@ GradientCheck check_gradients(const Sample& sample) {
       }
     }
 
-    const std::vector<Tensor> alone = make_some_leaves(sample, DType::float64, static_cast<int>(i));
+    const std::vector<Tensor> alone = make_some_leaves(sample, DType::float64, kCpu, static_cast<int>(i));
     sample.run(alone).backward(weights);
     if (alone[i].grad().to_vector<double>() != gradient.to_vector<double>()) {
       result.failure = fmt::format("input {}: another gradient when it is the only one asked for", i);
@@ -241,18 +253,22 @@ std::string check_reference(const Sample& sample) {
   return {};
 }
 
-PrecisionCheck check_float32(const Sample& sample, const Tolerance& tolerance) {
+PrecisionCheck check_precision(const Sample& sample, const Tolerance& tolerance, DType dtype, Device device) {
   PrecisionCheck result;
-  const std::vector<Tensor> wide = make_leaves(sample, DType::float64), narrow_ = make_leaves(sample, DType::float32);
+  Sample rounded = sample;
+  for (Tensor& x : rounded.inputs) {
+    if (x.defined() && is_floating(x.dtype())) x = x.to(dtype).to(DType::float64);
+  }
+  const std::vector<Tensor> wide = make_leaves(rounded, DType::float64), narrow_ = make_leaves(rounded, dtype, device);
   const Tensor expected = sample.run(wide), got = sample.run(narrow_);
-  if (got.dtype() != DType::float32) {
-    result.failure = "the result is not float32";
+  if (got.dtype() != dtype || got.device() != device) {
+    result.failure = fmt::format("the result is {} on {}", name(got.dtype()), to_string(got.device()));
     return result;
   }
   result.failure = compare("result", got, expected, tolerance.forward, tolerance.scale, result.worst);
   if (!result.failure.empty()) return result;
-  expected.backward(make_weights(expected, DType::float64));
-  got.backward(make_weights(got, DType::float32));
+  expected.backward(make_weights(expected));
+  got.backward(make_weights(got));
   for (std::size_t i = 0; i < wide.size(); ++i) {
     if (!is_differentiable(sample, i)) continue;
     result.failure = compare(fmt::format("gradient of input {}", i), narrow_[i].grad(), wide[i].grad(),

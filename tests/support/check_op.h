@@ -136,8 +136,11 @@ struct PrecisionCheck {
   std::string failure;
 };
 
-/// Compares forward and gradients in float32 with the same in float64.
-PrecisionCheck check_float32(const Sample& sample, const Tolerance& tolerance);
+/// Compares forward and gradients of a dtype on a device with float64 on the CPU, both from inputs rounded to that
+/// dtype. For the 16-bit types the tolerance, which is float32's, is widened by four roundings to the type; what is
+/// moved only must be equal there too.
+PrecisionCheck check_precision(const Sample& sample, const Tolerance& tolerance, DType dtype = DType::float32,
+                               Device device = kCpu);
 
 /// What runs in float32 with 1, 2, 3 and 5 threads, twice each, found.
 struct DeterminismCheck {
@@ -147,6 +150,6 @@ struct DeterminismCheck {
 DeterminismCheck check_determinism(const Sample& sample, Determinism determinism);
 
 /// The sample's inputs as leaves of that dtype, for runs of one's own.
-std::vector<Tensor> make_leaves(const Sample& sample, DType dtype);
+std::vector<Tensor> make_leaves(const Sample& sample, DType dtype, Device device = kCpu);
 
 }  // namespace lockstep::test

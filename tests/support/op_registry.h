@@ -27,6 +27,8 @@ std::vector<Form> forms();
 Form small_form(Draws& draws);
 /// Random: one to four dimensions, as often a few elements as tens of thousands, images in either layout.
 Form large_form(Draws& draws);
+/// Around the widths of vector registers, or any number from 1 to 70.
+std::int64_t any_channels(Draws& draws);
 /// `form` as a second operand of broadcasting: some sizes 1, perhaps without the first dimensions.
 Form broadcast_operand(Draws& draws, const Form& form);
 /// Magnitudes from 0.25 to 4, all positive or all negative: sums of them lose no digits.
@@ -49,7 +51,8 @@ void register_elementwise_ops(std::vector<OpEntry>& registry);
 void register_shape_ops(std::vector<OpEntry>& registry);
 void register_copy_ops(std::vector<OpEntry>& registry);
 void register_reduction_ops(std::vector<OpEntry>& registry);
-void register_image_ops(std::vector<OpEntry>& registry);
+void register_convolution_ops(std::vector<OpEntry>& registry);
+void register_pool_ops(std::vector<OpEntry>& registry);
 void register_norm_ops(std::vector<OpEntry>& registry);
 void register_loss_ops(std::vector<OpEntry>& registry);
 

@@ -57,6 +57,11 @@ Form large_form(Draws& draws) {
   return with_any_layout(draws, sizes);
 }
 
+std::int64_t any_channels(Draws& draws) {
+  return draws.coin() ? draws.pick<std::int64_t>({1, 3, 8, 15, 16, 17, 31, 32, 33, 64})
+                      : std::llround(std::exp2(draws.next(0.0, 6.13)));
+}
+
 Form broadcast_operand(Draws& draws, const Form& form) {
   std::vector<std::int64_t> sizes(form.shape.begin(), form.shape.end());
   for (std::int64_t& size : sizes) {

@@ -62,8 +62,8 @@ void Checker::fail_alignment(const void* pointer, std::size_t bytes, Access kind
   const auto address = reinterpret_cast<std::uintptr_t>(pointer);
   Region* region = find_region(address);
   fail(cudaErrorMisalignedAddress,
-       fmt::format("{} {} {} bytes at once at an address that is not a multiple of {}: {:#x}{}", who(), verb(kind), bytes,
-                   bytes, address, region ? ", " + place(*region, address - region->base) : ""));
+       fmt::format("{} {} {} bytes at once at an address that is not a multiple of {}: {:#x}{}", who(), verb(kind),
+                   bytes, bytes, address, region ? ", " + place(*region, address - region->base) : ""));
 }
 
 void Checker::fail_status(Region& region, std::size_t offset, std::size_t bytes, Access kind, bool needs_value) {
@@ -90,9 +90,9 @@ void Checker::fail_status(Region& region, std::size_t offset, std::size_t bytes,
 
 void Checker::fail_race(Region& region, std::size_t cell, const std::string& other, bool other_wrote, Access kind,
                         const char* missing) {
-  fail(cudaErrorLaunchFailure, fmt::format("race: {} {} {}, which {} {} without order between them ({})", who(),
-                                           verb(kind), place(region, cell * kCellBytes), other,
-                                           other_wrote ? "wrote" : "read", missing));
+  fail(cudaErrorLaunchFailure,
+       fmt::format("race: {} {} {}, which {} {} without order between them ({})", who(), verb(kind),
+                   place(region, cell * kCellBytes), other, other_wrote ? "wrote" : "read", missing));
 }
 
 bool Checker::is_ordered(std::uint64_t record) const {
@@ -140,6 +140,8 @@ void Checker::conflict_with_reads(Region& region, std::size_t cell, std::uint64_
   if ((record & kOtherStreams) != 0) {
     const auto [begin, end] = concurrent_reads().equal_range(&region.cells[cell]);
     for (auto it = begin; it != end; ++it) conflict(region, cell, it->second, false, kind);
+    concurrent_reads().erase(begin, end);  // all before this write, and so before what comes after it
+    region.cells[cell].read &= ~kOtherStreams;
   }
   conflict(region, cell, record, false, kind);
   if (record < launch_start_) return;
@@ -176,7 +178,11 @@ void Checker::read_slowly(Region& region, std::size_t index, std::uint64_t mask)
   } else if (read >= launch_start_) {
     cell.read = now_ | common | others | kOtherBlocks;
   } else if (unordered_operation(read)) {
-    concurrent_reads().emplace(&cell, read & ~std::uint64_t{0xf0});
+    auto& reads = concurrent_reads();
+    for (auto [it, end] = reads.equal_range(&cell); it != end;) {
+      it = unordered_operation(it->second) ? std::next(it) : reads.erase(it);
+    }
+    reads.emplace(&cell, read & ~std::uint64_t{0xf0});
     cell.read = now_ | common | others | kOtherStreams;
   } else {
     cell.read = now_ | (others & kOtherStreams ? common | kOtherStreams : mask);
@@ -214,17 +220,16 @@ void Checker::check_unused(Region& region, std::size_t offset, std::size_t bytes
     for (const std::uint64_t record : {write, read}) {
       if ((record & 0xf) == 0 || record < unsafe_start_) continue;
       if (const PastOperation* o = unordered_operation(record)) {
-        fail(cudaErrorIllegalAddress,
-             fmt::format("{} frees memory while {} uses it: nothing orders the two ({})", who(), o->name,
-                         place(region, cell * kCellBytes)));
+        fail(cudaErrorIllegalAddress, fmt::format("{} frees memory while {} uses it: nothing orders the two ({})",
+                                                  who(), o->name, place(region, cell * kCellBytes)));
       }
     }
     if ((read & kOtherStreams) == 0) continue;
     const auto [begin, end] = concurrent_reads().equal_range(&region.cells[cell]);
     for (auto it = begin; it != end; ++it) {
       if (const PastOperation* o = unordered_operation(it->second)) {
-        fail(cudaErrorIllegalAddress, fmt::format("{} frees memory while {} uses it: nothing orders the two ({})", who(),
-                                                  o->name, place(region, cell * kCellBytes)));
+        fail(cudaErrorIllegalAddress, fmt::format("{} frees memory while {} uses it: nothing orders the two ({})",
+                                                  who(), o->name, place(region, cell * kCellBytes)));
       }
     }
   }

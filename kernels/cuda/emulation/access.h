@@ -1,10 +1,10 @@
 // Checks of every access that kernels, copies and fills make to device and shared memory: ownership, bounds, alignment,
 // values that were never written, and races.
 //
-// A record is one access in 64 bits: from above, the interval of time (35 bits; a new one begins with each operation, each
-// block and each barrier of a block), the thread (10), the thread's count of warp barriers (11), four flags, and which of
-// a cell's four bytes. Blocks of a launch run one after another, so comparing intervals tells whether a record is of this
-// barrier phase, this block, this launch, or an older operation.
+// A record is one access in 64 bits: from above, the interval of time (35 bits; a new one begins with each operation,
+// each block and each barrier of a block), the thread (10), the thread's count of warp barriers (11), four flags, and
+// which of a cell's four bytes. Blocks of a launch run one after another, so comparing intervals tells whether a record
+// is of this barrier phase, this block, this launch, or an older operation.
 #pragma once
 
 #include <cstddef>
@@ -61,7 +61,7 @@ struct DistinctBytes {
 /// The access checks of one running operation. All throw Fault.
 class Checker {
  public:
-  Checker(History& history, int device, std::string operation) : history_(history), device_(device), operation_(std::move(operation)) {}
+  Checker(History& history, std::string operation) : history_(history), operation_(std::move(operation)) {}
   virtual ~Checker() = default;
 
   /// Called before the operation's first access.
@@ -94,10 +94,9 @@ class Checker {
   virtual const WarpClock* warp_clock(unsigned) const { return nullptr; }
 
   History& history_;
-  int device_;
   std::string operation_;
-  // As records: the current thread now, and where its phase, block and launch began, and the first operation that may be
-  // without order to this one.
+  // As records: the current thread now, and where its phase, block and launch began, and the first operation that may
+  // be without order to this one.
   std::uint64_t now_ = 0, block_start_ = 0, launch_start_ = 0, unsafe_start_ = 0;
 
  private:
@@ -105,12 +104,13 @@ class Checker {
   [[gnu::noinline]] Region& other_region(std::uintptr_t address, std::size_t bytes, Access kind);
   void check_cell(Region& region, std::size_t cell, std::uint64_t mask, Access kind);
   [[gnu::noinline]] void read_slowly(Region& region, std::size_t cell, std::uint64_t mask);
-  [[gnu::noinline]] void conflict(Region& region, std::size_t cell, std::uint64_t record, bool record_wrote, Access kind);
+  [[gnu::noinline]] void conflict(Region& region, std::size_t cell, std::uint64_t record, bool record_wrote,
+                                  Access kind);
   [[gnu::noinline]] void conflict_with_reads(Region& region, std::size_t cell, std::uint64_t record, Access kind);
   bool is_ordered(std::uint64_t record) const;
   const PastOperation* unordered_operation(std::uint64_t record);
   [[noreturn, gnu::noinline]] void fail_status(Region& region, std::size_t offset, std::size_t bytes, Access kind,
-                                             bool needs_value);
+                                               bool needs_value);
   [[noreturn, gnu::noinline]] void fail_alignment(const void* pointer, std::size_t bytes, Access kind);
   [[noreturn]] void fail_race(Region& region, std::size_t cell, const std::string& other, bool other_wrote, Access kind,
                               const char* missing);
@@ -164,8 +164,8 @@ inline void Checker::check_cell(Region& region, std::size_t index, std::uint64_t
     }
     return;
   }
-  if ((read & mask) != 0 && read >= unsafe_start_ &&
-      (((read ^ now_) >> kThreadShift) != 0 || (read & 0xf0) != 0)) [[unlikely]] {
+  if ((read & mask) != 0 && read >= unsafe_start_ && (((read ^ now_) >> kThreadShift) != 0 || (read & 0xf0) != 0))
+      [[unlikely]] {
     conflict_with_reads(region, index, read, kind);
   }
   const bool same = ((written ^ now_) >> kThreadShift) == 0;

@@ -21,7 +21,8 @@ namespace {
 Region shared_region() {
   static std::vector<std::uint8_t>& status = *new std::vector<std::uint8_t>(kSharedBytes);
   static std::vector<Cell>& cells = *new std::vector<Cell>(kSharedBytes / kCellBytes);
-  return {reinterpret_cast<std::uintptr_t>(cuda::lockstep_block_shared), kSharedBytes, status.data(), cells.data(), nullptr};
+  return {reinterpret_cast<std::uintptr_t>(cuda::lockstep_block_shared), kSharedBytes, status.data(), cells.data(),
+          nullptr};
 }
 
 /// Steps through 0, 1, … n − 1 in another order.
@@ -48,9 +49,9 @@ FiberPool& fibers() {
 
 constinit thread_local Launch* running_launch = nullptr;
 
-Launch::Launch(History& history, int device, std::string name, dim3 grid, dim3 block, std::size_t shared_size,
-               Kernel kernel, std::uint64_t seed)
-    : Checker(history, device, std::move(name)),
+Launch::Launch(History& history, std::string name, dim3 grid, dim3 block, std::size_t shared_size, Kernel kernel,
+               std::uint64_t seed)
+    : Checker(history, std::move(name)),
       grid_(grid),
       block_(block),
       kernel_(std::move(kernel)),
@@ -68,7 +69,7 @@ uint3 Launch::index_of(unsigned thread) const {
 }
 std::string Launch::thread_name(unsigned thread) const { return "thread " + text(index_of(thread)); }
 std::string Launch::who() const {
-  return fmt::format("{} on cuda:{}, block {}, {},", operation_, device_, text(block_index_), thread_name(current_));
+  return fmt::format("{}, block {}, {},", operation_, text(block_index_), thread_name(current_));
 }
 
 void Launch::run(const Clock& clock) {
@@ -193,8 +194,8 @@ void Launch::barrier(Site site) {
   Thread& me = threads_[current_];
   if (at_barrier_ == 0) barrier_site_ = site;
   if (site != barrier_site_) {
-    const auto other = std::find_if(threads_.begin(), threads_.end(),
-                                    [](const Thread& t) { return t.state == State::at_barrier; });
+    const auto other =
+        std::find_if(threads_.begin(), threads_.end(), [](const Thread& t) { return t.state == State::at_barrier; });
     throw Fault{cudaErrorLaunchFailure,
                 fmt::format("divergent barrier: {} waits at {} while {} waits at {}", who(), text(site),
                             thread_name(static_cast<unsigned>(other - threads_.begin())), text(barrier_site_))};
@@ -218,8 +219,8 @@ std::uint64_t Launch::warp_meet(unsigned mask, std::uint64_t value, int source, 
   const unsigned first = current_ & ~31u;
   if ((mask >> (current_ - first) & 1) == 0) {
     throw Fault{cudaErrorLaunchFailure,
-                fmt::format("{} calls {} with mask {:#010x}, which does not name its own lane {}", who(), text(site), mask,
-                            current_ - first)};
+                fmt::format("{} calls {} with mask {:#010x}, which does not name its own lane {}", who(), text(site),
+                            mask, current_ - first)};
   }
   me.state = State::in_warp;
   me.mask = mask;
@@ -244,10 +245,11 @@ bool Launch::finish_warp(unsigned first, unsigned mask, Site site) {
     if ((mask >> i & 1) == 0 || t.state == State::exited) continue;
     if (t.state != State::in_warp) return false;
     if (t.mask != mask || t.site != site) {
-      throw Fault{cudaErrorLaunchFailure,
-                  fmt::format("divergent warp: {} calls {} with mask {:#010x}, but {}, which it names, calls {} with mask "
-                              "{:#010x}",
-                              who(), text(site), mask, thread_name(first + i), text(t.site), t.mask)};
+      throw Fault{
+          cudaErrorLaunchFailure,
+          fmt::format("divergent warp: {} calls {} with mask {:#010x}, but {}, which it names, calls {} with mask "
+                      "{:#010x}",
+                      who(), text(site), mask, thread_name(first + i), text(t.site), t.mask)};
     }
     present |= 1u << i;
     nonzero |= static_cast<unsigned>(t.value != 0) << i;
@@ -257,9 +259,9 @@ bool Launch::finish_warp(unsigned first, unsigned mask, Site site) {
     Thread& t = threads_[first + i];
     if (t.source >= 0 && (present >> (t.source & 31) & 1) == 0) {
       throw Fault{cudaErrorLaunchFailure,
-                  fmt::format("{} on cuda:{}, block {}, {}, reads lane {} by {} with mask {:#010x}, but that lane {}",
-                              operation_, device_, text(block_index_), thread_name(first + i), t.source & 31, text(site),
-                              mask, (mask >> (t.source & 31) & 1) == 0 ? "is not in the mask" : "has exited or never was")};
+                  fmt::format("{}, block {}, {}, reads lane {} by {} with mask {:#010x}, but that lane {}", operation_,
+                              text(block_index_), thread_name(first + i), t.source & 31, text(site), mask,
+                              (mask >> (t.source & 31) & 1) == 0 ? "is not in the mask" : "has exited or never was")};
     }
     t.result = t.source >= 0 ? threads_[first + static_cast<unsigned>(t.source & 31)].value : nonzero;
   }
@@ -312,10 +314,10 @@ void Launch::fail_deadlock() {
                    : t.state != State::at_barrier;
   });
   const auto other_index = static_cast<unsigned>(other - threads_.begin());
-  std::string message = fmt::format(
-      "divergent {}: {} on cuda:{}, block {}: {} waits at {}, but {} {}", in_warp ? "warp" : "barrier", operation_, device_,
-      text(block_index_), thread_name(index), text(one->site), thread_name(other_index),
-      other == threads_.end() ? "never comes" : whereabouts(other_index));
+  std::string message =
+      fmt::format("divergent {}: {}, block {}: {} waits at {}, but {} {}", in_warp ? "warp" : "barrier", operation_,
+                  text(block_index_), thread_name(index), text(one->site), thread_name(other_index),
+                  other == threads_.end() ? "never comes" : whereabouts(other_index));
   for (const Thread& t : threads_) {
     if (t.fiber) fibers().reclaim(t.fiber);
   }

@@ -20,7 +20,7 @@ FiberPool& fibers();
 /// One launch while it runs.
 class Launch final : public Checker {
  public:
-  Launch(History& history, int device, std::string name, dim3 grid, dim3 block, std::size_t shared_size, Kernel kernel,
+  Launch(History& history, std::string name, dim3 grid, dim3 block, std::size_t shared_size, Kernel kernel,
          std::uint64_t seed);
 
   /// Throws Fault.

@@ -11,7 +11,6 @@
 #define __host__
 #define __shared__
 #define __constant__
-#define __grid_constant__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 

@@ -23,9 +23,9 @@ Emulator& Emulator::get() {
 }
 
 Emulator::Emulator() : random(number_from_environment("LOCKSTEP_EMULATION_SEED", 0)) {
-  const int count = static_cast<int>(std::min<std::uint64_t>(number_from_environment("LOCKSTEP_EMULATED_DEVICES", 4), 64));
+  const int count =
+      static_cast<int>(std::min<std::uint64_t>(number_from_environment("LOCKSTEP_EMULATED_DEVICES", 4), 64));
   for (int i = 0; i < count; ++i) devices.push_back(std::make_unique<DeviceState>(i));
-  watch_host_accesses();
 }
 
 int& current_device() {
@@ -48,7 +48,7 @@ std::shared_ptr<Stream> Emulator::make_stream(int device_index, int priority) {
     // The new stream goes on counting where the old one, whose work is done, ended.
     stream->number = free_numbers_.back();
     free_numbers_.pop_back();
-    stream->count = stream->done = host[stream->number];
+    stream->count = host[stream->number];
   }
   streams.push_back(stream);
   return stream;
@@ -79,14 +79,15 @@ std::uint64_t Emulator::take_number(Stream& stream) {
   return stream.count;
 }
 
-Operation& Emulator::enqueue(Stream& stream, std::string name, std::function<void(const Operation&)> run) {
+Operation& Emulator::enqueue(Stream& stream, const std::string& name, std::function<void(const Operation&)> run) {
   const std::uint64_t number = take_number(stream);
-  stream.queue.push_back({std::move(name), number, stream.clock, std::move(run), nullptr});
+  stream.queue.push_back({name + " on " + name_of(stream), number, stream.clock, std::move(run), nullptr});
   return stream.queue.back();
 }
 
 bool Emulator::is_blocked(const Stream& stream) {
-  return stream.busy || stream.queue.empty() || (stream.queue.front().waits_for && !stream.queue.front().waits_for->done);
+  return stream.busy || stream.queue.empty() ||
+         (stream.queue.front().waits_for && !stream.queue.front().waits_for->done);
 }
 
 void Emulator::run_first(Lock& lock, const std::shared_ptr<Stream>& stream) {
@@ -94,7 +95,7 @@ void Emulator::run_first(Lock& lock, const std::shared_ptr<Stream>& stream) {
   stream->queue.pop_front();
   DeviceState& d = device(stream->device);
   if (operation.run && (!d.fault || operation.always_runs)) {
-    history.add({history.interval() + 1, stream->number, operation.number, operation.name + " on " + name_of(*stream)});
+    history.add({history.interval() + 1, stream->number, operation.number, operation.name});
     try {
       if (operation.runs_unlocked) {
         stream->busy = true;
@@ -111,7 +112,6 @@ void Emulator::run_first(Lock& lock, const std::shared_ptr<Stream>& stream) {
     }
     history.next_interval();
   }
-  stream->done = operation.number;
   changed.notify_all();
 }
 
@@ -135,7 +135,7 @@ void Emulator::finish(Lock& lock, const std::shared_ptr<Stream>& stream) {
   const std::uint64_t number = stream->count;
   // Callers wait for all that is queued now; what others queue meanwhile need not have run.
   const Clock known = stream->clock;
-  while (stream->done < number) step(lock, stream);
+  while (stream->has_pending(number)) step(lock, stream);
   host.join(known);
   close_arenas();
   forget_past();
@@ -175,12 +175,14 @@ void Emulator::drop_queued_work(Lock& lock) {
 }
 
 void Emulator::close_arenas() {
+  watch_host_accesses();
   for (const auto& d : devices) d->arena.close();
 }
 
 void Emulator::forget_past() {
   std::erase_if(streams, [&](const std::shared_ptr<Stream>& stream) {
-    if (!stream->destroyed || !stream->queue.empty() || stream->busy || host[stream->number] < stream->count) return false;
+    if (!stream->destroyed || !stream->queue.empty() || stream->busy || host[stream->number] < stream->count)
+      return false;
     free_numbers_.push_back(stream->number);
     return true;
   });

@@ -1,5 +1,5 @@
-// The state of emulated CUDA: devices, streams with their queued operations, events. One lock guards it all; queued work
-// runs under it, on the thread that needs the work done.
+// The state of emulated CUDA: devices, streams with their queued operations, events. One lock guards it all; queued
+// work runs under it, on the thread that needs the work done.
 #pragma once
 
 #include <atomic>
@@ -54,13 +54,13 @@ struct Event {
 };
 
 struct Operation {
-  std::string name;      ///< "kernel add_kernel<float>"
+  std::string name;      ///< "kernel add_kernel<float> on stream 2 of cuda:0"
   std::uint64_t number;  ///< in its stream
   Clock clock;           ///< what it comes after, itself included
   std::function<void(const Operation&)> run;
   std::shared_ptr<EventRecord> waits_for;
-  bool always_runs = false;   ///< even when the device has a fault: frees and event records
-  bool runs_unlocked = false; ///< a host function, which may take locks of its own
+  bool always_runs = false;    ///< even when the device has a fault: frees and event records
+  bool runs_unlocked = false;  ///< a host function, which may take locks of its own
 };
 
 struct Stream {
@@ -71,9 +71,11 @@ struct Stream {
   Clock clock;
   std::deque<Operation> queue;
   std::uint64_t count = 0;  ///< operations queued so far
-  std::uint64_t done = 0;   ///< of these, how many have run
   bool busy = false;        ///< an unlocked operation of it is running
   bool destroyed = false;
+
+  /// Whether one of the `first` operations has not run yet.
+  bool has_pending(std::uint64_t first) const { return busy || (!queue.empty() && queue.front().number <= first); }
 };
 
 using Lock = std::unique_lock<std::mutex>;
@@ -83,7 +85,7 @@ class Emulator {
   static Emulator& get();
 
   /// Appends to `stream`, after what the host has waited for.
-  Operation& enqueue(Stream& stream, std::string name, std::function<void(const Operation&)> run);
+  Operation& enqueue(Stream& stream, const std::string& name, std::function<void(const Operation&)> run);
   /// A number in the stream's order for something done at once.
   std::uint64_t take_number(Stream& stream);
   /// Runs work until all that is queued on `stream` now is done, and lets the host know of it.
@@ -139,7 +141,8 @@ std::string describe_address(const void* pointer);
 /// Whether these bytes are constants of the program.
 bool is_constant(std::uintptr_t address, std::size_t bytes);
 
-/// Catches the host's accesses to device memory: says what was touched, then lets the program end.
+/// Catches the host's accesses to device memory: says what was touched, then lets the program end. Called again and
+/// again, since test frameworks put signal handlers of their own in place.
 void watch_host_accesses();
 /// Gives the calling thread a stack for signal handlers, for faults on a fiber whose stack is full.
 void use_signal_stack();

@@ -32,7 +32,8 @@ void arrive_on_stack([[maybe_unused]] void* saved, [[maybe_unused]] const void**
 std::byte* make_stack() {
   const std::size_t bytes = FiberPool::kStackBytes + kPage;
   void* pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  LOCKSTEP_CHECK(pages != MAP_FAILED, OutOfMemoryError, "emulation", "expected {} bytes for a stack to be available", bytes);
+  LOCKSTEP_CHECK(pages != MAP_FAILED, OutOfMemoryError, "emulation", "expected {} bytes for a stack to be available",
+                 bytes);
   mprotect(pages, kPage, PROT_NONE);  // a full stack runs into this page
   return static_cast<std::byte*>(pages) + kPage;
 }

@@ -1,5 +1,5 @@
-// Fibers for the threads of a block: stacks and switches. A fiber runs one kernel thread after another until one of them
-// has to wait, so a kernel without barriers needs a single one.
+// Fibers for the threads of a block: stacks and switches. A fiber runs one kernel thread after another until one of
+// them has to wait, so a kernel without barriers needs a single one.
 #pragma once
 
 #include <cstddef>

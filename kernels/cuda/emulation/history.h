@@ -1,5 +1,6 @@
-// Order between queued operations. Streams have numbers and count their operations; a clock says for each stream how many
-// of its operations happened before. Operations that have run own intervals of time, which the cells of memory name.
+// Order between queued operations. Streams have numbers and count their operations; a clock says for each stream how
+// many of its operations happened before. Operations that have run own intervals of time, which the cells of memory
+// name.
 #pragma once
 
 #include <algorithm>

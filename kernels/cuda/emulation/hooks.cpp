@@ -1,5 +1,5 @@
-// What instrumented kernel code calls: the compiler's ThreadSanitizer hooks at each access, and the device functions. In
-// host code the hooks do nothing.
+// What instrumented kernel code calls: the compiler's ThreadSanitizer hooks at each access, and the device functions.
+// In host code the hooks do nothing.
 #include <type_traits>
 #include <utility>
 
@@ -79,8 +79,8 @@ T atomic_compare_and_swap(T* address, T compare, T value) {
   });
 }
 
-#define LOCKSTEP_ATOMIC(T)                  \
-  template T atomic<T>(T*, Atomic, T);      \
+#define LOCKSTEP_ATOMIC(T)             \
+  template T atomic<T>(T*, Atomic, T); \
   template T atomic_compare_and_swap(T*, T, T);
 LOCKSTEP_ATOMIC(int)
 LOCKSTEP_ATOMIC(unsigned)
@@ -119,30 +119,30 @@ void thread_fence() {
 
 using lockstep::emulation::Access;
 
-#define LOCKSTEP_HOOKS(N)                                                                                          \
-  void __tsan_read##N(void* p) { lockstep::emulation::access<N, Access::read>(p, true); }                          \
-  void __tsan_write##N(void* p) { lockstep::emulation::access<N, Access::write>(p, true); }                        \
-  void __tsan_unaligned_read##N(void* p) { lockstep::emulation::access<N, Access::read>(p, false); }               \
-  void __tsan_unaligned_write##N(void* p) { lockstep::emulation::access<N, Access::write>(p, false); }             \
-  void __tsan_volatile_read##N(void* p) { lockstep::emulation::access<N, Access::read>(p, true); }                 \
-  void __tsan_volatile_write##N(void* p) { lockstep::emulation::access<N, Access::write>(p, true); }               \
-  void __tsan_unaligned_volatile_read##N(void* p) { lockstep::emulation::access<N, Access::read>(p, false); }      \
+#define LOCKSTEP_HOOKS(N)                                                                                     \
+  void __tsan_read##N(void* p) { lockstep::emulation::access<N, Access::read>(p, true); }                     \
+  void __tsan_write##N(void* p) { lockstep::emulation::access<N, Access::write>(p, true); }                   \
+  void __tsan_unaligned_read##N(void* p) { lockstep::emulation::access<N, Access::read>(p, false); }          \
+  void __tsan_unaligned_write##N(void* p) { lockstep::emulation::access<N, Access::write>(p, false); }        \
+  void __tsan_volatile_read##N(void* p) { lockstep::emulation::access<N, Access::read>(p, true); }            \
+  void __tsan_volatile_write##N(void* p) { lockstep::emulation::access<N, Access::write>(p, true); }          \
+  void __tsan_unaligned_volatile_read##N(void* p) { lockstep::emulation::access<N, Access::read>(p, false); } \
   void __tsan_unaligned_volatile_write##N(void* p) { lockstep::emulation::access<N, Access::write>(p, false); }
 
 // std::atomic and the guards of static variables, in the host code of kernel sources.
-#define LOCKSTEP_ATOMIC_HOOKS(N, T)                                                                                   \
-  T __tsan_atomic##N##_load(const volatile T* p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }                \
-  void __tsan_atomic##N##_store(volatile T* p, T v, int) { __atomic_store_n(p, v, __ATOMIC_SEQ_CST); }                \
-  T __tsan_atomic##N##_exchange(volatile T* p, T v, int) { return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); }      \
-  T __tsan_atomic##N##_fetch_add(volatile T* p, T v, int) { return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); }      \
-  T __tsan_atomic##N##_fetch_sub(volatile T* p, T v, int) { return __atomic_fetch_sub(p, v, __ATOMIC_SEQ_CST); }      \
-  T __tsan_atomic##N##_fetch_and(volatile T* p, T v, int) { return __atomic_fetch_and(p, v, __ATOMIC_SEQ_CST); }      \
-  T __tsan_atomic##N##_fetch_or(volatile T* p, T v, int) { return __atomic_fetch_or(p, v, __ATOMIC_SEQ_CST); }        \
-  bool __tsan_atomic##N##_compare_exchange_strong(volatile T* p, T* expected, T v, int, int) {                        \
-    return __atomic_compare_exchange_n(p, expected, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                    \
-  }                                                                                                                   \
-  bool __tsan_atomic##N##_compare_exchange_weak(volatile T* p, T* expected, T v, int, int) {                          \
-    return __atomic_compare_exchange_n(p, expected, v, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                     \
+#define LOCKSTEP_ATOMIC_HOOKS(N, T)                                                                              \
+  T __tsan_atomic##N##_load(const volatile T* p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }           \
+  void __tsan_atomic##N##_store(volatile T* p, T v, int) { __atomic_store_n(p, v, __ATOMIC_SEQ_CST); }           \
+  T __tsan_atomic##N##_exchange(volatile T* p, T v, int) { return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); } \
+  T __tsan_atomic##N##_fetch_add(volatile T* p, T v, int) { return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); } \
+  T __tsan_atomic##N##_fetch_sub(volatile T* p, T v, int) { return __atomic_fetch_sub(p, v, __ATOMIC_SEQ_CST); } \
+  T __tsan_atomic##N##_fetch_and(volatile T* p, T v, int) { return __atomic_fetch_and(p, v, __ATOMIC_SEQ_CST); } \
+  T __tsan_atomic##N##_fetch_or(volatile T* p, T v, int) { return __atomic_fetch_or(p, v, __ATOMIC_SEQ_CST); }   \
+  bool __tsan_atomic##N##_compare_exchange_strong(volatile T* p, T* expected, T v, int, int) {                   \
+    return __atomic_compare_exchange_n(p, expected, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);               \
+  }                                                                                                              \
+  bool __tsan_atomic##N##_compare_exchange_weak(volatile T* p, T* expected, T v, int, int) {                     \
+    return __atomic_compare_exchange_n(p, expected, v, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                \
   }
 
 extern "C" {

@@ -20,7 +20,12 @@ void print(const char* text) {
 }
 
 // No lock: the thread that holds it may be the one that faulted. The program ends anyway.
-void on_fault(int signal, siginfo_t* info, void* context) {
+void on_fault(int signal, siginfo_t* info, void*) {
+  if (info->si_code <= 0) {  // raised by a handler that ran after us, which is done
+    ::signal(signal, SIG_DFL);
+    raise(signal);
+    return;
+  }
   char text[400], where[200];
   DeviceState* device = Emulator::get().device_of(info->si_addr);
   if (device) {
@@ -35,24 +40,25 @@ void on_fault(int signal, siginfo_t* info, void* context) {
     print(text);
   }
   if (running_launch) {
-    std::snprintf(text, sizeof text, "[emulated cuda] the fault is in a thread of %s\n", running_launch->name().c_str());
+    std::snprintf(text, sizeof text, "[emulated cuda] the fault is in a thread of %s\n",
+                  running_launch->name().c_str());
     print(text);
   }
-  if ((g_previous.sa_flags & SA_SIGINFO) != 0) {
-    g_previous.sa_sigaction(signal, info, context);
-  } else {
-    sigaction(signal, &g_previous, nullptr);  // the access is tried again, without us
-  }
+  sigaction(signal, &g_previous, nullptr);  // the access is tried again, without us
 }
 
 }  // namespace
 
 void watch_host_accesses() {
+  struct sigaction current {};
+  sigaction(SIGSEGV, nullptr, &current);
+  if ((current.sa_flags & SA_SIGINFO) != 0 && current.sa_sigaction == on_fault) return;
+  g_previous = current;
   struct sigaction action {};
   action.sa_sigaction = on_fault;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   sigemptyset(&action.sa_mask);
-  sigaction(SIGSEGV, &action, &g_previous);
+  sigaction(SIGSEGV, &action, nullptr);
 }
 
 void use_signal_stack() {

@@ -24,8 +24,8 @@ std::size_t round_up(std::size_t bytes, std::size_t step) { return (bytes + step
 
 void* map_pages(std::size_t bytes, int protection, int flags, int file) {
   void* pages = mmap(nullptr, bytes, protection, flags | MAP_NORESERVE, file, 0);
-  LOCKSTEP_CHECK(pages != MAP_FAILED, OutOfMemoryError, "emulation", "expected {} bytes of address space to be available",
-                 bytes);
+  LOCKSTEP_CHECK(pages != MAP_FAILED, OutOfMemoryError, "emulation",
+                 "expected {} bytes of address space to be available", bytes);
   madvise(pages, bytes, MADV_DONTDUMP);
   return pages;
 }
@@ -54,8 +54,7 @@ Arena::Arena(int device) : device_(device) {
   view_ = static_cast<std::byte*>(map_pages(kCapacity, PROT_READ | PROT_WRITE, MAP_SHARED, file_));
   constexpr int kPrivate = MAP_PRIVATE | MAP_ANONYMOUS;
   status_ = static_cast<std::uint8_t*>(map_pages(kCapacity, PROT_READ | PROT_WRITE, kPrivate, -1));
-  cells_ = static_cast<Cell*>(
-      map_pages(kCapacity / kCellBytes * sizeof(Cell), PROT_READ | PROT_WRITE, kPrivate, -1));
+  cells_ = static_cast<Cell*>(map_pages(kCapacity / kCellBytes * sizeof(Cell), PROT_READ | PROT_WRITE, kPrivate, -1));
 }
 
 std::size_t Arena::take_gap(std::size_t span) {
@@ -157,8 +156,8 @@ void Arena::describe_to(char* text, std::size_t size, const void* pointer) const
                   static_cast<unsigned long>(before->second.number), device_,
                   before->second.freed_by.empty() ? "" : ", which is freed");
   } else if (has_before && (!has_next || past - before->second.bytes <= next->first - offset)) {
-    std::snprintf(text, size, "byte %zu, past the end of the %zu-byte allocation #%lu of cuda:%d", past, before->second.bytes,
-                  static_cast<unsigned long>(before->second.number), device_);
+    std::snprintf(text, size, "byte %zu, past the end of the %zu-byte allocation #%lu of cuda:%d", past,
+                  before->second.bytes, static_cast<unsigned long>(before->second.number), device_);
   } else if (has_next) {
     std::snprintf(text, size, "%zu bytes before the %zu-byte allocation #%lu of cuda:%d", next->first - offset,
                   next->second.bytes, static_cast<unsigned long>(next->second.number), device_);

@@ -1,5 +1,5 @@
-// The memory of an emulated device. Each byte has a status (allocated? initialised?), each four bytes a cell that remembers
-// who wrote and who read them last. Allocations stand apart, so that one element past the end is nobody's.
+// The memory of an emulated device. Each byte has a status (allocated? initialised?), each four bytes a cell that
+// remembers who wrote and who read them last. Allocations stand apart, so that one element past the end is nobody's.
 #pragma once
 
 #include <cstddef>

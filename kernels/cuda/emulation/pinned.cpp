@@ -70,7 +70,8 @@ template <class Body>
 void PinnedMemory::for_whole_pages(std::uintptr_t start, const Block& block, const void* pointer, std::size_t bytes,
                                    Body body) {
   const std::size_t begin = reinterpret_cast<std::uintptr_t>(pointer) - start, end = begin + bytes;
-  for (std::size_t page = round_up(begin); page < block.bytes && std::min(page + kPage, block.bytes) <= end; page += kPage) {
+  for (std::size_t page = round_up(begin); page < block.bytes && std::min(page + kPage, block.bytes) <= end;
+       page += kPage) {
     body(page, reinterpret_cast<void*>(start + page));
   }
 }

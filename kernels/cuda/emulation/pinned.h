@@ -1,5 +1,5 @@
-// Pinned host memory. While a queued copy will write to it, the host cannot touch the pages that lie in the copy's target
-// as a whole, and the rest is poisoned; what a queued copy will read must not change until it has run.
+// Pinned host memory. While a queued copy will write to it, the host cannot touch the pages that lie in the copy's
+// target as a whole, and the rest is poisoned; what a queued copy will read must not change until it has run.
 #pragma once
 
 #include <cstddef>
@@ -35,7 +35,8 @@ class PinnedMemory {
   };
   const std::pair<const std::uintptr_t, Block>* find(const void* pointer) const;
   template <class Body>
-  static void for_whole_pages(std::uintptr_t start, const Block& block, const void* pointer, std::size_t bytes, Body body);
+  static void for_whole_pages(std::uintptr_t start, const Block& block, const void* pointer, std::size_t bytes,
+                              Body body);
 
   std::map<std::uintptr_t, Block> blocks_;
 };

@@ -20,8 +20,8 @@ namespace lockstep::emulation {
 namespace {
 
 struct Program {
-  std::unordered_map<std::uintptr_t, std::string> functions;               // mangled, by address
-  std::vector<std::pair<std::uintptr_t, std::uintptr_t>> constants;        // segments: begin, end
+  std::unordered_map<std::uintptr_t, std::string> functions;         // mangled, by address
+  std::vector<std::pair<std::uintptr_t, std::uintptr_t>> constants;  // segments: begin, end
 };
 
 /// Adds the functions of an ELF file that is loaded at `base`.
@@ -55,7 +55,8 @@ int add_file(dl_phdr_info* info, std::size_t, void* data) {
   auto& program = *static_cast<Program*>(data);
   for (int i = 0; i < info->dlpi_phnum; ++i) {
     const auto& segment = info->dlpi_phdr[i];
-    const bool constant = (segment.p_type == PT_LOAD && (segment.p_flags & PF_W) == 0) || segment.p_type == PT_GNU_RELRO;
+    const bool constant =
+        (segment.p_type == PT_LOAD && (segment.p_flags & PF_W) == 0) || segment.p_type == PT_GNU_RELRO;
     const std::uintptr_t begin = info->dlpi_addr + segment.p_vaddr;
     if (constant) program.constants.emplace_back(begin, begin + segment.p_memsz);
   }
@@ -65,7 +66,7 @@ int add_file(dl_phdr_info* info, std::size_t, void* data) {
 }
 
 const Program& program() {
-  static const Program& instance = [] () -> Program& {
+  static const Program& instance = []() -> Program& {
     auto& made = *new Program;
     dl_iterate_phdr(add_file, &made);
     return made;
@@ -90,8 +91,8 @@ std::string kernel_name(const void* function) {
       mangled ? abi::__cxa_demangle(mangled, nullptr, nullptr, &status) : nullptr, std::free);
   if (!text) return name = mangled ? mangled : "a kernel without a symbol";
   name = text.get();
-  // Function templates are demangled with their result: "void ns::add_kernel<float>(float*)". The parameters begin at the
-  // parenthesis that matches the last one.
+  // Function templates are demangled with their result: "void ns::add_kernel<float>(float*)". The parameters begin at
+  // the parenthesis that matches the last one.
   std::size_t end = name.size();
   int depth = 0;
   for (std::size_t i = name.size(); i-- > 0;) {

@@ -24,8 +24,8 @@ cudaError_t api(Body body) {
   }
 }
 
-/// The stream of this handle; throws Fault for one that is not (or the default stream, which we never use), and with the
-/// error of its device if that has one.
+/// The stream of this handle; throws Fault for one that is not (or the default stream, which we never use), and with
+/// the error of its device if that has one.
 std::shared_ptr<Stream> stream_of(Emulator& emulator, cudaStream_t handle);
 /// The current device; throws Fault if it has an error.
 DeviceState& healthy_device(Emulator& emulator);

@@ -35,7 +35,7 @@ std::byte* view(const DeviceState& device, const void* pointer) {
 
 void copy_on_device(Emulator& e, const Operation& o, DeviceState& to_device, void* to, DeviceState& from_device,
                     const void* from, std::size_t bytes) {
-  Checker checker(e.history, to_device.index, o.name);
+  Checker checker(e.history, o.name);
   checker.begin(o.clock);
   checker.device_memory = region_of(to_device);
   if (&to_device != &from_device) checker.peers.push_back(region_of(from_device));
@@ -46,8 +46,9 @@ void copy_on_device(Emulator& e, const Operation& o, DeviceState& to_device, voi
                from_device.arena.status() + from_device.arena.offset_of(from), bytes);
 }
 
-void copy_to_device(Emulator& e, const Operation& o, DeviceState& device, void* to, const void* from, std::size_t bytes) {
-  Checker checker(e.history, device.index, o.name);
+void copy_to_device(Emulator& e, const Operation& o, DeviceState& device, void* to, const void* from,
+                    std::size_t bytes) {
+  Checker checker(e.history, o.name);
   checker.begin(o.clock);
   checker.device_memory = region_of(device);
   checker.check_range(to, bytes, Access::write, false);
@@ -55,7 +56,7 @@ void copy_to_device(Emulator& e, const Operation& o, DeviceState& device, void* 
 }
 
 void copy_to_host(Emulator& e, const Operation& o, void* to, DeviceState& device, const void* from, std::size_t bytes) {
-  Checker checker(e.history, device.index, o.name);
+  Checker checker(e.history, o.name);
   checker.begin(o.clock);
   checker.device_memory = region_of(device);
   checker.check_range(from, bytes, Access::read, true);
@@ -65,15 +66,16 @@ void copy_to_host(Emulator& e, const Operation& o, void* to, DeviceState& device
 /// Throws unless what was at `from` when the copy was queued is there still.
 void require_unchanged(const Operation& o, const void* from, std::size_t bytes, std::uint64_t hash) {
   if (!PinnedMemory::get().finish_read(from, bytes, hash)) {
-    throw Fault{cudaErrorLaunchFailure,
-                fmt::format("{}: the host changed its pinned source of {} bytes before the copy had run", o.name, bytes)};
+    throw Fault{
+        cudaErrorLaunchFailure,
+        fmt::format("{}: the host changed its pinned source of {} bytes before the copy had run", o.name, bytes)};
   }
 }
 
 cudaError_t copy(Emulator& e, Lock& lock, void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                  const std::shared_ptr<Stream>& stream) {
   const Place target = place_of(e, to, bytes), source = place_of(e, from, bytes);
-  const cudaMemcpyKind actual = target.device ? source.device ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice
+  const cudaMemcpyKind actual = target.device   ? source.device ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice
                                 : source.device ? cudaMemcpyDeviceToHost
                                                 : cudaMemcpyHostToHost;
   if (kind != cudaMemcpyDefault && kind != actual) {
@@ -107,6 +109,7 @@ cudaError_t copy(Emulator& e, Lock& lock, void* to, const void* from, std::size_
     case cudaMemcpyDeviceToHost: {
       if (target.pinned) {
         pinned.expect_write(to, bytes);
+        watch_host_accesses();
         Operation& operation = e.enqueue(*stream, name, [&e, to, from, bytes, source](const Operation& o) {
           PinnedMemory::get().finish_write(to, bytes);
           if (!source.device->fault) copy_to_host(e, o, to, *source.device, from, bytes);
@@ -157,7 +160,7 @@ cudaError_t cudaMemsetAsync(void* pointer, int value, std::size_t bytes, cudaStr
     if (!target.device) return set_error(cudaErrorInvalidValue, "a fill of memory that is no device's");
     e.enqueue(*stream, fmt::format("cudaMemsetAsync of {} bytes", bytes),
               [&e, pointer, value, bytes, target](const Operation& o) {
-                Checker checker(e.history, target.device->index, o.name);
+                Checker checker(e.history, o.name);
                 checker.begin(o.clock);
                 checker.device_memory = region_of(*target.device);
                 checker.check_range(pointer, bytes, Access::write, false);

@@ -12,8 +12,8 @@ std::shared_ptr<Stream> stream_of(Emulator& emulator, cudaStream_t handle) {
   if (!stream) {
     // Null and the small numbers are the default streams, shared by all and ordered with all: easy to use by mistake.
     const bool is_default = reinterpret_cast<std::uintptr_t>(handle) <= 2;
-    throw Fault{cudaErrorInvalidResourceHandle,
-                is_default ? "the default stream is never used here: pass a stream" : "not a stream, or one destroyed before"};
+    throw Fault{cudaErrorInvalidResourceHandle, is_default ? "the default stream is never used here: pass a stream"
+                                                           : "not a stream, or one destroyed before"};
   }
   const DeviceState& device = emulator.device(stream->device);
   if (device.fault) throw Fault(*device.fault);
@@ -33,7 +33,8 @@ cudaError_t result_of(const DeviceState& device) {
 
 Region region_of(DeviceState& device) {
   const Arena& arena = device.arena;
-  return {reinterpret_cast<std::uintptr_t>(arena.base()), Arena::kCapacity, arena.status(), arena.cells(), &device.arena};
+  return {reinterpret_cast<std::uintptr_t>(arena.base()), Arena::kCapacity, arena.status(), arena.cells(),
+          &device.arena};
 }
 
 namespace {

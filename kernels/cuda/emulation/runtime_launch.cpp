@@ -22,12 +22,12 @@ void require_launchable(const cudaLaunchConfig_t& config, const void* function) 
   const unsigned grid_sizes[] = {grid.x, grid.y, grid.z}, block_sizes[] = {block.x, block.y, block.z};
   for (int i = 0; i < 3; ++i) {
     if (grid_sizes[i] == 0 || grid_sizes[i] > kGridSize[i]) {
-      fail(cudaErrorInvalidConfiguration, fmt::format("the grid's size along {} is {}, not 1 to {}", "xyz"[i],
-                                                      grid_sizes[i], kGridSize[i]));
+      fail(cudaErrorInvalidConfiguration,
+           fmt::format("the grid's size along {} is {}, not 1 to {}", "xyz"[i], grid_sizes[i], kGridSize[i]));
     }
     if (block_sizes[i] == 0 || block_sizes[i] > kBlockSize[i]) {
-      fail(cudaErrorInvalidConfiguration, fmt::format("the block's size along {} is {}, not 1 to {}", "xyz"[i],
-                                                      block_sizes[i], kBlockSize[i]));
+      fail(cudaErrorInvalidConfiguration,
+           fmt::format("the block's size along {} is {}, not 1 to {}", "xyz"[i], block_sizes[i], kBlockSize[i]));
     }
   }
   const std::size_t threads = std::size_t{block.x} * block.y * block.z;
@@ -37,8 +37,8 @@ void require_launchable(const cudaLaunchConfig_t& config, const void* function) 
   const auto raised = shared_limits().find(function);
   const std::size_t limit = raised == shared_limits().end() ? kSharedBytesWithoutAttribute : raised->second;
   if (config.dynamicSmemBytes > limit) {
-    fail(cudaErrorInvalidValue, fmt::format("{} bytes of shared memory per block, more than {}", config.dynamicSmemBytes,
-                                            limit));
+    fail(cudaErrorInvalidValue,
+         fmt::format("{} bytes of shared memory per block, more than {}", config.dynamicSmemBytes, limit));
   }
 }
 
@@ -62,7 +62,7 @@ void log(KernelStats& stats, const Checker& checker, const DistinctBytes& distin
 void run_kernel(Emulator& e, const Operation& o, DeviceState& device, const cudaLaunchConfig_t& config,
                 const Kernel& kernel, const std::string& name) {
   const dim3 grid = config.gridDim, block = config.blockDim;
-  Launch launch(e.history, device.index, name, grid, block, config.dynamicSmemBytes, kernel, e.random());
+  Launch launch(e.history, o.name, grid, block, config.dynamicSmemBytes, kernel, e.random());
   prepare(e, launch, device);
   DistinctBytes distinct;
   if (e.counts_distinct) launch.distinct = &distinct;
@@ -100,7 +100,7 @@ void run_on_stream(const char* name, CudaStream handle, std::vector<Range> reads
     e.enqueue(*stream, std::string("forwarded kernel ") + name,
               [&e, &device, name, reads = std::move(reads), writes = std::move(writes),
                body = std::move(body)](const Operation& o) {
-                Checker checker(e.history, device.index, o.name);
+                Checker checker(e.history, o.name);
                 checker.begin(o.clock);
                 prepare(e, checker, device);
                 DistinctBytes distinct;
@@ -175,7 +175,8 @@ cudaError_t cudaFuncGetName(const char** name, const void* kernel) {
   return *name ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void*, int threads, std::size_t shared_bytes) {
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void*, int threads,
+                                                          std::size_t shared_bytes) {
   const int by_threads = kThreadsPerMultiprocessor / threads;
   const int by_memory = shared_bytes == 0 ? by_threads : static_cast<int>(kSharedBytes / shared_bytes);
   *blocks = std::min({by_threads, by_memory, 32});

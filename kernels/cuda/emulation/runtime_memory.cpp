@@ -17,8 +17,9 @@ void* allocate(Emulator& e, Lock& lock, DeviceState& device, std::size_t bytes, 
   device.arena.purge(0);
   void* pointer = device.arena.allocate(bytes, made_by);
   if (!pointer) {
-    throw Fault{cudaErrorMemoryAllocation, fmt::format("out of memory: {} bytes asked for, {} of {} bytes of cuda:{} in use",
-                                                       bytes, device.arena.used(), device.arena.limit(), device.index)};
+    throw Fault{cudaErrorMemoryAllocation,
+                fmt::format("out of memory: {} bytes asked for, {} of {} bytes of cuda:{} in use", bytes,
+                            device.arena.used(), device.arena.limit(), device.index)};
   }
   return pointer;
 }
@@ -92,23 +93,21 @@ cudaError_t cudaFreeAsync(void* pointer, cudaStream_t handle) {
     if (!stream) stream = stream_of(e, handle);  // throws; but a device with an error still takes its memory back
     auto [device, allocation] = find_allocation(e, pointer);
     allocation.free_queued = true;
-    Operation& operation =
-        e.enqueue(*stream, "cudaFreeAsync", [&e, &device, pointer, stream = stream.get()](const Operation& o) {
-          const std::size_t bytes = device.arena.find_start(pointer)->bytes;
-          const std::string name = fmt::format("{} on {}", o.name, Emulator::name_of(*stream));
-          try {
-            if (!device.fault) {
-              Checker checker(e.history, device.index, name);
-              checker.begin(o.clock);
-              Region region = region_of(device);
-              checker.check_unused(region, device.arena.offset_of(pointer), bytes);
-            }
-          } catch (const Fault&) {
-            device.arena.release(pointer, name);
-            throw;
-          }
-          device.arena.release(pointer, name);
-        });
+    Operation& operation = e.enqueue(*stream, "cudaFreeAsync", [&e, &device, pointer](const Operation& o) {
+      const std::size_t bytes = device.arena.find_start(pointer)->bytes;
+      try {
+        if (!device.fault) {
+          Checker checker(e.history, o.name);
+          checker.begin(o.clock);
+          Region region = region_of(device);
+          checker.check_unused(region, device.arena.offset_of(pointer), bytes);
+        }
+      } catch (const Fault&) {
+        device.arena.release(pointer, o.name);
+        throw;
+      }
+      device.arena.release(pointer, o.name);
+    });
     operation.always_runs = true;
     return result_of(device);
   });
@@ -121,7 +120,9 @@ cudaError_t cudaHostAlloc(void** pointer, std::size_t bytes, unsigned) {
   });
 }
 
-cudaError_t cudaMallocHost(void** pointer, std::size_t bytes) { return cudaHostAlloc(pointer, bytes, cudaHostAllocDefault); }
+cudaError_t cudaMallocHost(void** pointer, std::size_t bytes) {
+  return cudaHostAlloc(pointer, bytes, cudaHostAllocDefault);
+}
 
 cudaError_t cudaFreeHost(void* pointer) {
   if (!pointer) return cudaSuccess;

@@ -46,7 +46,8 @@ void run_host_functions_in_the_background() {
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* handle, unsigned flags, int priority) {
   return api([&](Emulator& e, Lock&) {
     if (flags != cudaStreamNonBlocking) {
-      return set_error(cudaErrorNotSupported, "streams are ordered with the default stream unless cudaStreamNonBlocking");
+      return set_error(cudaErrorNotSupported,
+                       "streams are ordered with the default stream unless cudaStreamNonBlocking");
     }
     *handle = reinterpret_cast<cudaStream_t>(e.make_stream(healthy_device(e).index, priority).get());
     return cudaSuccess;
@@ -77,7 +78,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
 cudaError_t cudaStreamQuery(cudaStream_t handle) {
   return api([&](Emulator& e, Lock& lock) {
     const auto stream = stream_of(e, handle);
-    if (stream->done < stream->count) {
+    if (stream->has_pending(stream->count)) {
       e.progress(lock, stream);
       return cudaErrorNotReady;
     }
@@ -108,8 +109,9 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* handle, unsigned flags) {
 
 cudaError_t cudaEventDestroy(cudaEvent_t handle) {
   return api([&](Emulator& e, Lock&) {
-    return e.events.erase(handle) == 1 ? cudaSuccess
-                                       : set_error(cudaErrorInvalidResourceHandle, "not an event, or one destroyed before");
+    return e.events.erase(handle) == 1
+               ? cudaSuccess
+               : set_error(cudaErrorInvalidResourceHandle, "not an event, or one destroyed before");
   });
 }
 
@@ -118,8 +120,8 @@ cudaError_t cudaEventRecord(cudaEvent_t handle, cudaStream_t stream_handle) {
     const auto stream = stream_of(e, stream_handle);
     Event& event = event_of(e, handle);
     if (event.device != stream->device) {
-      return set_error(cudaErrorInvalidResourceHandle, fmt::format("an event of cuda:{} is recorded on {}", event.device,
-                                                                   Emulator::name_of(*stream)));
+      return set_error(cudaErrorInvalidResourceHandle,
+                       fmt::format("an event of cuda:{} is recorded on {}", event.device, Emulator::name_of(*stream)));
     }
     event.record = std::make_shared<EventRecord>();
     Operation& operation = e.enqueue(*stream, "cudaEventRecord", [record = event.record](const Operation&) {

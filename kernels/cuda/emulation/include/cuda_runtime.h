@@ -1,5 +1,5 @@
-// Stands in for the CUDA toolkit's header of this name in LOCKSTEP_CUDA=EMULATED builds: the part of the runtime API that
-// Lockstep uses, with the same names and meanings. Kernel sources also get the device side.
+// Stands in for the CUDA toolkit's header of this name in LOCKSTEP_CUDA=EMULATED builds: the part of the runtime API
+// that Lockstep uses, with the same names and meanings. Kernel sources also get the device side.
 #pragma once
 
 #include <cstddef>

@@ -165,6 +165,7 @@ Transpose transpose_plan(const StridedCopy& box, int source_run) {
 
 /// Below that many elements in a matrix the reads of copy_strided_kernel stay in the cache.
 constexpr std::int64_t kSmallMatrix = 512;
+constexpr std::int64_t kTransposeBlocks = 1 << 12;  // at most: some for each place on any device
 
 template <class E>
 void copy_box(CudaStream stream, const StridedCopy& box, const void* source, void* target) {
@@ -174,7 +175,7 @@ void copy_box(CudaStream stream, const StridedCopy& box, const void* source, voi
     const int source_run = transposed_dimension(box);
     if (source_run >= 0 && box.sizes[box.rank - 1] * box.sizes[source_run] >= kSmallMatrix) {
       const Transpose plan = transpose_plan<E>(box, source_run);
-      launch<TransposeShared<E>>({.grid = block_count(plan.tiles, 1), .block = kThreads, .stream = stream},
+      launch<TransposeShared<E>>({.grid = block_count(plan.tiles, 1, kTransposeBlocks), .block = kThreads, .stream = stream},
                                  transpose_kernel<E>, plan, from, to);
       return;
     }

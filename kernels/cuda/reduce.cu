@@ -298,7 +298,7 @@ void reduce_sum(CudaStream stream, std::int64_t outer, std::int64_t n, std::int6
     with_row_width<T>(inner, [&](auto width) {
       const ColumnTiles tiles(n, inner, width);
       launch<ColumnShared<double, width()>>(
-          {.grid = block_count(outer * plan.parts * tiles.tiles, 1), .block = kThreads, .stream = stream},
+          {.grid = block_count(outer * plan.parts * tiles.tiles, 1, kRowBlocks), .block = kThreads, .stream = stream},
           sum_columns_kernel<width(), T>, outer, n, inner, plan, tiles, x, scale, out, parts, aligned);
     });
   }
@@ -325,7 +325,7 @@ void reduce_max(CudaStream stream, std::int64_t outer, std::int64_t n, std::int6
   with_row_width<T>(inner, [&](auto width) {
     const ColumnTiles tiles(n, inner, width);
     launch<ColumnShared<Indexed<float>, width()>>(
-        {.grid = block_count(outer * tiles.tiles, 1), .block = kThreads, .stream = stream},
+        {.grid = block_count(outer * tiles.tiles, 1, kRowBlocks), .block = kThreads, .stream = stream},
         max_columns_kernel<width(), T>, outer, n, inner, tiles, x, out, index, aligned);
   });
 }

@@ -15,6 +15,7 @@ inline constexpr int kRowThreads = 256;                      ///< per block
 inline constexpr int kRowWarps = kRowThreads / kWarpSize;    ///< rows of a block, if short
 inline constexpr int kRowCache = 8192;                       ///< floats per block
 inline constexpr int kWarpRowCache = kRowCache / kRowWarps;  ///< floats per warp
+inline constexpr int kRowBlocks = 1 << 12;                   ///< at most: some for each place on any device
 
 /// Who works on a row and where its values are after the first pass.
 enum class RowKind {
@@ -85,7 +86,7 @@ void with_row_kind(std::int64_t floats, F&& f) {
 
 /// The launch that gives each of `rows` ≥ 1 rows a team.
 inline LaunchConfig row_launch(std::int64_t rows, RowKind kind, CudaStream stream) {
-  return {.grid = block_count(rows, kind == RowKind::warp ? kRowWarps : 1), .block = kRowThreads, .stream = stream};
+  return {.grid = block_count(rows, kind == RowKind::warp ? kRowWarps : 1, kRowBlocks), .block = kRowThreads, .stream = stream};
 }
 
 /// The width of the vectors that rows of n elements of T are cut into: whole vectors or single elements.

@@ -18,7 +18,7 @@ constexpr int kMaxTensors = 256;
 template <class T>
 struct SgdTensors {
   int count = 0;
-  std::int64_t chunks = 0;  // of all tensors
+  std::int64_t chunks = 0;  // of all tensors: blocks of the launch
   SgdTensor<T> tensors[kMaxTensors];
   std::int64_t first_chunk[kMaxTensors];  // of each tensor, counted over all of them
 };
@@ -56,25 +56,22 @@ __device__ inline void update_run(const SgdTensor<T>& tensor, std::int64_t k, Fa
 template <Momentum kMomentum, bool kNesterov, class T>
 __global__ void sgd_kernel(const SgdTensors<T> tensors, Factors f) {
   constexpr int kWidth = kVectorSize<T>;
-  for (std::int64_t chunk = blockIdx.x; chunk < tensors.chunks; chunk += gridDim.x) {
-    int low = 0, high = tensors.count;  // the last tensor whose first chunk is not behind this one
-    while (high - low > 1) {
-      const int middle = (low + high) / 2;
-      (tensors.first_chunk[middle] <= chunk ? low : high) = middle;
-    }
-    const SgdTensor<T> tensor = tensors.tensors[low];
-    const std::int64_t begin = (chunk - tensors.first_chunk[low]) * kChunk, end = min(tensor.n, begin + kChunk);
-    std::int64_t done = begin;
-    if (is_aligned(16, tensor.param, tensor.grad, tensor.momentum_buffer)) {
-      done = end / kWidth * kWidth;
-      for (std::int64_t k = begin / kWidth + threadIdx.x; k < end / kWidth; k += kThreads) {
-        update_run<kMomentum, kNesterov, kWidth>(tensor, k, f);
-      }
-    }
-    for (std::int64_t i = done + threadIdx.x; i < end; i += kThreads) {
-      update_run<kMomentum, kNesterov, 1>(tensor, i, f);
+  const std::int64_t chunk = blockIdx.x;
+  int low = 0, high = tensors.count;  // the last tensor whose first chunk is not behind this one
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    (tensors.first_chunk[middle] <= chunk ? low : high) = middle;
+  }
+  const SgdTensor<T> tensor = tensors.tensors[low];
+  const std::int64_t begin = (chunk - tensors.first_chunk[low]) * kChunk, end = min(tensor.n, begin + kChunk);
+  std::int64_t done = begin;
+  if (is_aligned(16, tensor.param, tensor.grad, tensor.momentum_buffer)) {
+    done = end / kWidth * kWidth;
+    for (std::int64_t k = begin / kWidth + threadIdx.x; k < done / kWidth; k += kThreads) {
+      update_run<kMomentum, kNesterov, kWidth>(tensor, k, f);
     }
   }
+  for (std::int64_t i = done + threadIdx.x; i < end; i += kThreads) update_run<kMomentum, kNesterov, 1>(tensor, i, f);
 }
 
 template <class T>
@@ -99,7 +96,7 @@ void sgd_step(CudaStream stream, std::span<const SgdTensor<T>> tensors, const Sg
   SgdTensors<T> batch;
   const auto launch_batch = [&] {
     if (batch.count == 0) return;
-    launch({.grid = block_count(batch.chunks, 1), .block = kThreads, .stream = stream}, kernel, batch, factors);
+    launch({.grid = static_cast<unsigned>(batch.chunks), .block = kThreads, .stream = stream}, kernel, batch, factors);
     batch.count = 0;
     batch.chunks = 0;
   };

@@ -1,8 +1,11 @@
-// IEEE half precision and bfloat16 as storage types: 16 bits that convert to and from float, round to nearest even.
+// IEEE half precision and bfloat16 as storage types: 16 bits that convert to and from float, round to nearest even. On
+// the CPU and in kernels alike.
 #pragma once
 
 #include <bit>
 #include <cstdint>
+
+#include <lockstep/core/base/cuda.h>
 
 namespace lockstep {
 
@@ -12,11 +15,11 @@ struct float16 {
 
   float16() = default;
   /// Rounds to nearest even; overflow becomes infinity, NaN stays NaN.
-  explicit float16(float value) : bits(from_float(value)) {}
-  explicit operator float() const { return to_float(bits); }
+  LOCKSTEP_HOST_DEVICE explicit float16(float value) : bits(from_float(value)) {}
+  LOCKSTEP_HOST_DEVICE explicit operator float() const { return to_float(bits); }
 
  private:
-  static std::uint16_t from_float(float value) {
+  LOCKSTEP_HOST_DEVICE static std::uint16_t from_float(float value) {
     const auto f = std::bit_cast<std::uint32_t>(value);
     const std::uint32_t sign = (f >> 16) & 0x8000u;
     const std::uint32_t magnitude = f & 0x7fffffffu;
@@ -29,7 +32,7 @@ struct float16 {
     const std::uint32_t odd = (magnitude >> 13) & 1u;
     return static_cast<std::uint16_t>(sign | ((magnitude - 0x38000000u + 0xfffu + odd) >> 13));
   }
-  static float to_float(std::uint16_t half) {
+  LOCKSTEP_HOST_DEVICE static float to_float(std::uint16_t half) {
     const std::uint32_t sign = (half & 0x8000u) << 16;
     const std::uint32_t exponent = (half >> 10) & 0x1fu;
     const std::uint32_t fraction = half & 0x3ffu;
@@ -48,11 +51,13 @@ struct bfloat16 {
 
   bfloat16() = default;
   /// Rounds to nearest even; NaN stays NaN.
-  explicit bfloat16(float value) : bits(from_float(value)) {}
-  explicit operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+  LOCKSTEP_HOST_DEVICE explicit bfloat16(float value) : bits(from_float(value)) {}
+  LOCKSTEP_HOST_DEVICE explicit operator float() const {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+  }
 
  private:
-  static std::uint16_t from_float(float value) {
+  LOCKSTEP_HOST_DEVICE static std::uint16_t from_float(float value) {
     const auto f = std::bit_cast<std::uint32_t>(value);
     if ((f & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>((f >> 16) | 0x40u);
     return static_cast<std::uint16_t>((f + 0x7fffu + ((f >> 16) & 1u)) >> 16);

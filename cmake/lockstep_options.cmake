@@ -9,12 +9,12 @@ endif()
 # Warnings are errors in the release preset (CMAKE_COMPILE_WARNING_AS_ERROR), not for whoever builds with another compiler.
 add_library(lockstep_flags INTERFACE)
 target_compile_features(lockstep_flags INTERFACE cxx_std_20)
+# Bits are promised: no contraction to fused multiply-add that one compiler does and another does not. The last two only drop
+# errno and trap side effects, which lets loops vectorise.
+set(flags -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
+    -ffp-contract=off -fno-math-errno -fno-trapping-math)
 target_compile_options(lockstep_flags INTERFACE
-  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
-  # Bits are promised: no contraction to fused multiply-add that one compiler does and another does not. The other two only
-  # drop errno and trap side effects, which lets loops vectorise.
-  -ffp-contract=off -fno-math-errno -fno-trapping-math
-  $<$<CONFIG:Release>:-O3>)
+  "$<$<COMPILE_LANGUAGE:CXX>:${flags}>" $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-O3>)
 
 if(LOCKSTEP_SANITIZE)
   add_compile_options(-fsanitize=${LOCKSTEP_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building Lockstep needs from the distribution (Debian 12 is the one verified), as root or with sudo. What is
 # there already is left alone, so a second run does nothing. With --dev also what developers want: formatting, coverage,
-# documentation, and PyTorch to compare with. (libbacktrace comes with g++.)
+# documentation, PyTorch to compare with, and the builds that emulate CUDA. (libbacktrace comes with g++.)
 set -euo pipefail
 
 packages=(g++ cmake ninja-build ca-certificates python3
@@ -9,7 +9,10 @@ packages=(g++ cmake ninja-build ca-certificates python3
   libcli11-dev libbenchmark-dev catch2)                                          # examples and benchmarks; tests
 for argument in "$@"; do
   case $argument in
-    --dev) packages+=(ccache clang-format-14 doxygen gcovr python3-torch python3-torchvision libopenblas0-openmp) ;;
+    --dev)
+      packages+=(ccache clang-format-14 doxygen gcovr python3-torch python3-torchvision libopenblas0-openmp
+        libboost-context-dev)  # emulated CUDA
+      ;;
     *)
       echo "usage: setup.sh [--dev]" >&2
       exit 2

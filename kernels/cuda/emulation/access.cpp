@@ -140,6 +140,8 @@ void Checker::conflict_with_reads(Region& region, std::size_t cell, std::uint64_
   if ((record & kOtherStreams) != 0) {
     const auto [begin, end] = concurrent_reads().equal_range(&region.cells[cell]);
     for (auto it = begin; it != end; ++it) conflict(region, cell, it->second, false, kind);
+    concurrent_reads().erase(begin, end);  // all before this write, and so before what comes after it
+    region.cells[cell].read &= ~kOtherStreams;
   }
   conflict(region, cell, record, false, kind);
   if (record < launch_start_) return;
@@ -176,7 +178,11 @@ void Checker::read_slowly(Region& region, std::size_t index, std::uint64_t mask)
   } else if (read >= launch_start_) {
     cell.read = now_ | common | others | kOtherBlocks;
   } else if (unordered_operation(read)) {
-    concurrent_reads().emplace(&cell, read & ~std::uint64_t{0xf0});
+    auto& reads = concurrent_reads();
+    for (auto [it, end] = reads.equal_range(&cell); it != end;) {
+      it = unordered_operation(it->second) ? std::next(it) : reads.erase(it);
+    }
+    reads.emplace(&cell, read & ~std::uint64_t{0xf0});
     cell.read = now_ | common | others | kOtherStreams;
   } else {
     cell.read = now_ | (others & kOtherStreams ? common | kOtherStreams : mask);

@@ -29,7 +29,7 @@ namespace {
 /// The names of all `__global__` functions of kernels/cuda.
 std::set<std::string> kernels_in_sources() {
   const auto root = std::filesystem::path(LOCKSTEP_TEST_DATA).parent_path().parent_path();
-  const std::regex declaration(R"(__global__[^;{]*?\b(\w+_kernel)\()");
+  const std::regex declaration(R"(\n__global__[^;{]*?\b(\w+_kernel)\()");
   std::set<std::string> names;
   for (const auto& file : std::filesystem::directory_iterator(root / "kernels" / "cuda")) {
     if (file.path().extension() != ".cu" && file.path().extension() != ".cuh") continue;
@@ -64,6 +64,7 @@ void run_everything(DType dtype, Pick&& pick) {
   sgd.step();
   parameter.detach().mul_(2.0).fill_(1.0);
   topk(parameter.detach(), 3);
+  sum(Tensor::ones({200'000}, {.dtype = dtype, .device = kCuda}));  // in parts
 }
 
 void run_what_is_no_op() {
@@ -117,6 +118,10 @@ TEST_CASE("Every kernel is executed, and only products and convolutions run on t
 }
 
 TEST_CASE("Kernels move each byte once") {
+  // Others read again what windows share, what is broadcast, or a row that they have just seen.
+  const std::set<std::string> kOnce = {"map_kernel",  "transpose_kernel",   "copy_strided_kernel",
+                                       "sgd_kernel",  "fill_random_kernel", "slab_moments_kernel",
+                                       "topk_kernel", "slab_grads_kernel",  "update_running_kernel"};
   emulation::count_distinct_bytes(true);
   emulation::clear_kernel_log();
   run_everything(DType::float32, [](const OpEntry& entry) { return std::vector<Sample>{problem_of(entry, 3, 1)}; });
@@ -126,7 +131,12 @@ TEST_CASE("Kernels move each byte once") {
     if (s.forwarded) continue;
     const auto moved = static_cast<double>(s.bytes_read + s.bytes_written);
     const auto distinct = static_cast<double>(s.distinct_bytes_read + s.distinct_bytes_written);
-    std::printf("bytes_over_minimum %-28s %5.2f  of %.0f\n", plain_name(name).c_str(), moved / distinct, distinct);
+    const std::string kernel = plain_name(name);
+    if (kOnce.contains(kernel)) {
+      CAPTURE(name);
+      CHECK(moved <= 1.05 * distinct);
+    }
+    std::printf("bytes_over_minimum %-28s %5.2f  of %.0f\n", kernel.c_str(), moved / distinct, distinct);
   }
 }
 

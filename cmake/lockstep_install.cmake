@@ -16,6 +16,6 @@ configure_package_config_file(cmake/lockstepConfig.cmake.in ${CMAKE_CURRENT_BINA
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/lockstepConfigVersion.cmake
                                  COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/lockstepConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/lockstepConfigVersion.cmake
-              cmake/FindDNNL.cmake cmake/FindLibbacktrace.cmake
+              cmake/FindCUDNN.cmake cmake/FindDNNL.cmake cmake/FindLibbacktrace.cmake
         DESTINATION ${package_dir})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

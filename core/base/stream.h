@@ -67,6 +67,7 @@ Stream current_stream(Device device);
 /// is not waited for: use events, and Tensor::record_stream for tensors that cross.
 class StreamGuard {
  public:
+  /// current_stream(stream.device()) is `stream` from here on; the destructor restores it.
   explicit StreamGuard(const Stream& stream);
   ~StreamGuard();
   StreamGuard(const StreamGuard&) = delete;
@@ -84,6 +85,8 @@ void synchronize(Device device);
 /// While it lives, `device` is the one that this thread's CUDA calls go to (cudaSetDevice); nothing for the CPU.
 class DeviceGuard {
  public:
+  /// Calls go to `device` from here on; the destructor restores what was. Throws DeviceError if there is no such
+  /// device.
   explicit DeviceGuard(Device device);
   ~DeviceGuard();
   DeviceGuard(const DeviceGuard&) = delete;

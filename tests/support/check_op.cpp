@@ -65,21 +65,18 @@ double weighted_sum(const Tensor& y, const std::vector<double>& v) {
 /// What a rounding to a 16-bit type may cost, of the value; 0 for float32, whose roundings the tolerance counts.
 double rounding_of(DType dtype) { return dtype == DType::float16 ? 0x1p-11 : dtype == DType::bfloat16 ? 0x1p-8 : 0.0; }
 
-/// Gradients pass through up to this many results of 16 bits on their way.
-constexpr double kRoundings = 4.0;
-
 std::string compare(const std::string& what, const Tensor& got, const Tensor& expected, double factor,
-                    Tolerance::Scale scale, double& worst) {
+                    const Tolerance& tolerance, double& worst) {
   if (!(got.shape() == expected.shape())) {
     return fmt::format("{}: shape {} in {}, {} in float64", what, to_string(got.shape()), name(got.dtype()),
                        to_string(expected.shape()));
   }
-  const double relative = factor == 0.0 ? 0.0 : factor * 0x1p-23 + kRoundings * rounding_of(got.dtype());
+  const double relative = factor == 0.0 ? 0.0 : factor * 0x1p-23 + tolerance.roundings * rounding_of(got.dtype());
   const std::vector<double> a = got.to_vector<double>(), b = expected.to_vector<double>();
   double largest = 1.0;
   for (const double value : b) largest = std::max(largest, std::abs(value));
   for (std::size_t i = 0; i < a.size(); ++i) {
-    const double size = scale == Tolerance::Scale::element ? std::abs(b[i]) : largest;
+    const double size = tolerance.scale == Tolerance::Scale::element ? std::abs(b[i]) : largest;
     const double bound = relative * size;
     const double error = std::abs(a[i] - b[i]);
     if (!(error <= bound))
@@ -265,14 +262,14 @@ PrecisionCheck check_precision(const Sample& sample, const Tolerance& tolerance,
     result.failure = fmt::format("the result is {} on {}", name(got.dtype()), to_string(got.device()));
     return result;
   }
-  result.failure = compare("result", got, expected, tolerance.forward, tolerance.scale, result.worst);
+  result.failure = compare("result", got, expected, tolerance.forward, tolerance, result.worst);
   if (!result.failure.empty()) return result;
   expected.backward(make_weights(expected));
   got.backward(make_weights(got));
   for (std::size_t i = 0; i < wide.size(); ++i) {
     if (!is_differentiable(sample, i)) continue;
     result.failure = compare(fmt::format("gradient of input {}", i), narrow_[i].grad(), wide[i].grad(),
-                             tolerance.gradient, tolerance.scale, result.worst);
+                             tolerance.gradient, tolerance, result.worst);
     if (!result.failure.empty()) return result;
   }
   return result;

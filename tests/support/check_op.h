@@ -65,6 +65,7 @@ struct Tolerance {
   Scale scale;
   double forward, gradient;
   const char* reason;
+  double roundings = 4;  ///< to a 16-bit type that results and gradients of such a type may have lost on their way
 };
 
 /// What the float32 bits of results and gradients depend on besides the inputs (and, of a random op, the seed).
@@ -137,7 +138,7 @@ struct PrecisionCheck {
 };
 
 /// Compares forward and gradients of a dtype on a device with float64 on the CPU, both from inputs rounded to that
-/// dtype. For the 16-bit types the tolerance, which is float32's, is widened by four roundings to the type; what is
+/// dtype. For the 16-bit types the tolerance, which is float32's, is widened by its `roundings` to the type; what is
 /// moved only must be equal there too.
 PrecisionCheck check_precision(const Sample& sample, const Tolerance& tolerance, DType dtype = DType::float32,
                                Device device = kCpu);

@@ -282,8 +282,8 @@ OpEntry affine_entry(const Tolerance& tolerance) {
 void register_elementwise_ops(std::vector<OpEntry>& registry) {
   const auto add = [&](OpEntry entry) { registry.push_back(std::move(entry)); };
   constexpr Tolerance kSums{Scale::tensor, 1, 4, "one rounding; gradients are sums where an operand was broadcast"};
-  constexpr Tolerance kProducts{Scale::tensor, 1, 8, "as add, of up to three roundings"};
-  constexpr Tolerance kQuotients{Scale::tensor, 1, 24, "as mul, of terms that b near 0 makes large"};
+  constexpr Tolerance kProducts{Scale::tensor, 1, 8, "as add, of up to three roundings", 16};
+  constexpr Tolerance kQuotients{Scale::tensor, 1, 24, "as mul, of terms that b near 0 makes large", 32};
   add(binary({"add", lockstep::add, [](double a, double b) { return a + b; }, kSums}));
   add(binary({"sub", sub, [](double a, double b) { return a - b; }, kSums}));
   add(binary({"mul", mul, [](double a, double b) { return a * b; }, kProducts}));
@@ -302,7 +302,7 @@ void register_elementwise_ops(std::vector<OpEntry>& registry) {
              sigmoid,
              [](double x) { return 1.0 / (1.0 + std::exp(-x)); },
              draw_uniform,
-             {Scale::element, 3, 6, "an exponential, a sum and a quotient"}}));
+             {Scale::element, 3, 6, "an exponential, a sum and a quotient", 16}}));
   add(unary({"tanh", tanh, std::tanh, draw_uniform, {Scale::tensor, 1, 2, "1 − y² loses bits where |y| is near 1"}}));
 
   OpEntry clone =

@@ -203,7 +203,7 @@ void linear_forward(CudaStream stream, std::int64_t rows, std::int64_t out, std:
 }
 
 #define LOCKSTEP_INSTANTIATE(T)                                                                                       \
-  template std::size_t conv2d_forward_workspace<T>(CudaStream, const Conv2dShape&, bool);                               \
+  template std::size_t conv2d_forward_workspace<T>(CudaStream, const Conv2dShape&, bool);                             \
   template std::size_t conv2d_backward_data_workspace<T>(CudaStream, const Conv2dShape&);                             \
   template std::size_t conv2d_backward_weight_workspace<T>(CudaStream, const Conv2dShape&);                           \
   template void conv2d_forward<T>(CudaStream, const Conv2dShape&, const T*, const T*, const T*, T*, void*);           \

@@ -175,8 +175,9 @@ void copy_box(CudaStream stream, const StridedCopy& box, const void* source, voi
     const int source_run = transposed_dimension(box);
     if (source_run >= 0 && box.sizes[box.rank - 1] * box.sizes[source_run] >= kSmallMatrix) {
       const Transpose plan = transpose_plan<E>(box, source_run);
-      launch<TransposeShared<E>>({.grid = block_count(plan.tiles, 1, kTransposeBlocks), .block = kThreads, .stream = stream},
-                                 transpose_kernel<E>, plan, from, to);
+      launch<TransposeShared<E>>(
+          {.grid = block_count(plan.tiles, 1, kTransposeBlocks), .block = kThreads, .stream = stream},
+          transpose_kernel<E>, plan, from, to);
       return;
     }
   }

@@ -126,6 +126,9 @@ TEMPLATE_TEST_CASE("CUDA copy_strided copies the CPU's bits", "", std::uint8_t, 
     CHECK(copies_as_on_cpu<E>(b, 1, 0));
     CHECK(copies_as_on_cpu<E>(b, 2, 2));
   }
+  if (sizeof(E) == 1) {  // more tiles than there are blocks
+    CHECK(copies_as_on_cpu<E>(permuted({4100, 16, 32}, {0, 2, 1}, {0, 1, 2}), 0, 0));
+  }
   std::printf("CUDA boxes of %d bytes: %d\n", static_cast<int>(sizeof(E)), static_cast<int>(boxes.size()));
 }
 

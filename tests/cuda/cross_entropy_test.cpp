@@ -192,3 +192,25 @@ TEST_CASE("CUDA cross_entropy_inverse_count counts the rows that are not ignored
     CHECK(out.download()[0] == expected);
   }
 }
+
+TEST_CASE("CUDA cross_entropy loops over more rows than there are blocks") {
+  if (!have_cuda()) return;
+  for (const Sizes& s : {Sizes{4100, 1032}, {32'900, 3}}) {
+    CAPTURE(s.rows, s.classes);
+    const auto x = random_values<float>(s.rows * s.classes, -2, 2), g = random_values<float>(s.rows, -1, 1, 1);
+    const auto t = random_targets(s);
+    const DeviceBuffer<float> logits(x), loss(s.rows), grad_loss(g), grad(logits.size());
+    const DeviceBuffer<std::int64_t> target(t);
+    std::vector<float> expected(static_cast<std::size_t>(s.rows)), expected_grad(x.size());
+    kernels::cross_entropy_forward<float>(kOnCpu, s.rows, s.classes, x.data(), t.data(), kIgnore, 0.1f,
+                                          expected.data());
+    kernels::cross_entropy_forward<float>(cuda_stream(), s.rows, s.classes, logits.data(), target.data(), kIgnore, 0.1f,
+                                          loss.data());
+    CHECK(close(loss.download(), expected, 1e-5));
+    kernels::cross_entropy_backward<float>(kOnCpu, s.rows, s.classes, x.data(), t.data(), kIgnore, 0.1f, g.data(),
+                                           expected_grad.data());
+    kernels::cross_entropy_backward<float>(cuda_stream(), s.rows, s.classes, logits.data(), target.data(), kIgnore,
+                                           0.1f, grad_loss.data(), grad.data());
+    CHECK(close(grad.download(), expected_grad, 1e-5));
+  }
+}

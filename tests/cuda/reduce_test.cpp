@@ -170,3 +170,29 @@ TEMPLATE_TEST_CASE("CUDA topk orders by value, then index, NaN first", "", float
     CHECK(close(converted<double>(values.download()), converted<double>(expected), 0));
   }
 }
+
+TEST_CASE("CUDA reductions loop over more rows and columns than there are blocks") {
+  if (!have_cuda()) return;
+  for (const Sizes& s : {Sizes{4100, 1025, 1}, {32'900, 3, 1}, {4100, 3, 2}}) {
+    CAPTURE(s.outer, s.n, s.inner);
+    const auto x = random_values<float>(s.elements(), -3, 3);
+    std::vector<float> sums(static_cast<std::size_t>(s.outputs())), largest(sums.size());
+    std::vector<std::int64_t> index(sums.size());
+    kernels::reduce_sum<float>(kOnCpu, s.outer, s.n, s.inner, x.data(), 1.0f, sums.data());
+    kernels::reduce_max<float>(kOnCpu, s.outer, s.n, s.inner, x.data(), largest.data(), index.data());
+    CHECK(close(sum_on_cuda<float>(s, x, 1.0f, 0), sums, 1e-4));
+    const auto maxima = max_on_cuda<float>(s, x, 0);
+    CHECK(maxima.values == largest);
+    CHECK(maxima.index == index);
+  }
+  const std::int64_t rows = 4100, n = 3, k = 2;
+  const auto x = random_values<float>(rows * n);
+  std::vector<float> expected(static_cast<std::size_t>(rows * k));
+  std::vector<std::int64_t> expected_index(expected.size());
+  kernels::topk<float>(kOnCpu, rows, n, k, x.data(), expected.data(), expected_index.data());
+  const DeviceBuffer<float> there(x), values(rows * k);
+  const DeviceBuffer<std::int64_t> index(rows * k);
+  kernels::topk<float>(cuda_stream(), rows, n, k, there.data(), values.data(), index.data());
+  CHECK(values.download() == expected);
+  CHECK(index.download() == expected_index);
+}

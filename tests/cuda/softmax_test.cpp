@@ -100,3 +100,19 @@ TEST_CASE("CUDA softmax of huge, infinite and NaN values is the CPU's") {
     CHECK(close_to(out.download(), expected, 1e-5));
   }
 }
+
+TEST_CASE("CUDA softmax loops over more rows than there are blocks") {
+  if (!have_cuda()) return;
+  for (const Sizes& s : {Sizes{4100, 1032}, {32'900, 3}}) {
+    CAPTURE(s.rows, s.n);
+    const auto x = random_values<float>(s.rows * s.n, -2, 2), g = random_values<float>(s.rows * s.n, -1, 1, 1);
+    const DeviceBuffer<float> in(x), out(in.size()), grad(g), grad_x(in.size());
+    std::vector<float> y(x.size()), expected(x.size());
+    kernels::softmax_forward<float>(kOnCpu, s.rows, s.n, x.data(), y.data());
+    kernels::softmax_forward<float>(cuda_stream(), s.rows, s.n, in.data(), out.data());
+    CHECK(close(out.download(), y, 1e-5));
+    kernels::softmax_backward<float>(kOnCpu, s.rows, s.n, y.data(), g.data(), expected.data());
+    kernels::softmax_backward<float>(cuda_stream(), s.rows, s.n, out.data(), grad.data(), grad_x.data());
+    CHECK(close(grad_x.download(), expected, 1e-5));
+  }
+}

@@ -14,5 +14,5 @@ if(Libbacktrace_FOUND AND NOT TARGET Libbacktrace::libbacktrace)
   add_library(Libbacktrace::libbacktrace UNKNOWN IMPORTED)
   # Searched last, so that GCC's own headers stay hidden from other compilers.
   set_target_properties(Libbacktrace::libbacktrace PROPERTIES
-    IMPORTED_LOCATION ${Libbacktrace_LIBRARY} INTERFACE_COMPILE_OPTIONS "SHELL:-idirafter ${Libbacktrace_INCLUDE_DIR}")
+    IMPORTED_LOCATION ${Libbacktrace_LIBRARY} INTERFACE_COMPILE_OPTIONS "$<$<COMPILE_LANGUAGE:CXX>:SHELL:-idirafter ${Libbacktrace_INCLUDE_DIR}>")
 endif()

@@ -19,12 +19,12 @@
 #include <lockstep/kernels/copy.h>
 #include <lockstep/kernels/cuda/plan_cache.h>
 
-#define LOCKSTEP_CUBLAS_CHECK(call)                                                                                  \
-  do {                                                                                                               \
-    if (const cublasStatus_t lockstep_status = (call); lockstep_status != CUBLAS_STATUS_SUCCESS) {                   \
-      ::lockstep::detail::fail<::lockstep::DeviceError>("cublasLt", "expected {} to succeed ({}:{}), got {}", #call, \
-                                                        __FILE__, __LINE__, cublasGetStatusString(lockstep_status)); \
-    }                                                                                                                \
+#define LOCKSTEP_CUBLAS_CHECK(call)                                                                                    \
+  do {                                                                                                                 \
+    if (const cublasStatus_t lockstep_status = (call); lockstep_status != CUBLAS_STATUS_SUCCESS) {                     \
+      ::lockstep::detail::fail<::lockstep::DeviceError>("cublasLt", "expected {} to succeed ({}:{}), got {}", #call,   \
+                                                        __FILE__, __LINE__, cublasLtGetStatusString(lockstep_status)); \
+    }                                                                                                                  \
   } while (false)
 
 namespace lockstep::kernels {
@@ -131,7 +131,7 @@ std::shared_ptr<Plan> make_plan(const Key& key) {
       "expected a way to multiply {} × {} by {} × {} (row strides {}, {}, {}; pointers aligned to {}, {}, {} "
       "bytes), got {}",
       key.n, key.k, key.k, key.m, key.ldb, key.lda, key.ldc, key.alignments[1], key.alignments[0], key.alignments[2],
-      cublasGetStatusString(status));
+      cublasLtGetStatusString(status));
   plan->algorithm = result.algo;
   plan->workspace = result.workspaceSize;
   return plan;

@@ -14,8 +14,10 @@ struct Case {
 
 // Rows around a chunk of a thread, a slab and several slabs; channels for one lane, for all, for several blocks beside
 // each other, and such that fill no vector.
-const Case kCases[] = {{2, 1},     {3, 8},      {31, 64},      {33, 64, 1}, {257, 24},     {1023, 3},  {640, 64},
-                       {300, 520}, {1025, 264}, {130, 264, 1}, {9000, 4},   {2500, 16, 1}, {40'000, 1}};
+const Case kCases[] = {
+    {2, 1},    {3, 8},     {31, 64},    {33, 64, 1},   {257, 24}, {1023, 3},
+    {640, 64}, {300, 520}, {1025, 264}, {130, 264, 1}, {9000, 4}, {2500, 16, 1},
+};
 
 std::size_t count(std::int64_t n) { return static_cast<std::size_t>(n); }
 
@@ -175,6 +177,13 @@ TEMPLATE_TEST_CASE("batch_norm_statistics on CUDA agrees with the CPU's", "", fl
     CHECK(same_bits(first.mean, moved.mean));
     CHECK(same_bits(first.variance, moved.variance));
   }
+}
+
+TEST_CASE("batch_norm on CUDA sums over more slabs than the threads that share them out") {
+  if (!have_cuda()) return;
+  const Case c{280'001, 1};
+  check_statistics(c, random_values<float>(c.rows, -1, 3, 1), 16);
+  check_backward<float>(c, {true, false, false}, true);
 }
 
 TEST_CASE("batch_norm_statistics on CUDA keeps its accuracy far from zero and behind outliers") {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <mutex>
 #include <string_view>
 #include <utility>
 
@@ -34,6 +35,9 @@ struct Frame {
 };
 
 std::vector<Frame> frames_at(std::uintptr_t address) {
+  // libbacktrace locks for itself, but out of ThreadSanitizer's sight.
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
   std::vector<Frame> frames;
   const auto add_line = [](void* out, std::uintptr_t, const char* file, int line, const char* function) {
     if (file || function) {

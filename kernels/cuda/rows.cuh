@@ -86,7 +86,9 @@ void with_row_kind(std::int64_t floats, F&& f) {
 
 /// The launch that gives each of `rows` ≥ 1 rows a team.
 inline LaunchConfig row_launch(std::int64_t rows, RowKind kind, CudaStream stream) {
-  return {.grid = block_count(rows, kind == RowKind::warp ? kRowWarps : 1, kRowBlocks), .block = kRowThreads, .stream = stream};
+  return {.grid = block_count(rows, kind == RowKind::warp ? kRowWarps : 1, kRowBlocks),
+          .block = kRowThreads,
+          .stream = stream};
 }
 
 /// The width of the vectors that rows of n elements of T are cut into: whole vectors or single elements.

@@ -1,6 +1,6 @@
 # Finds what convolutions and matrix products run on beside the CUDA toolkit, in system folders, and in the Python packages
 # nvidia-cudnn-*, nvidia-cublas-* and nvidia-cudnn-frontend, which hold only libraries with a version in their names.
-#   CUDNN::cudnn      cuDNN 9
+#   CUDNN::cudnn      cuDNN 9, and NVRTC, which newer versions of the headers below call
 #   CUDNN::cublasLt   cuBLASLt
 #   CUDNN::frontend   the headers of cuDNN's graph API (cudnn_frontend.h), needed to build only
 # CUDNN_PYTHON_PACKAGES names the folders to look for Python packages in; by default those of python3.
@@ -19,7 +19,7 @@ endif()
 set(include_hints)
 set(library_hints)
 foreach(folder IN LISTS CUDNN_PYTHON_PACKAGES)
-  file(GLOB found ${folder}/nvidia/cudnn ${folder}/nvidia/cublas ${folder}/nvidia/cu[0-9]*)
+  file(GLOB found ${folder}/nvidia/cudnn ${folder}/nvidia/cublas ${folder}/nvidia/cuda_nvrtc ${folder}/nvidia/cu[0-9]*)
   foreach(package IN LISTS found)
     list(APPEND include_hints ${package}/include)
     list(APPEND library_hints ${package}/lib)
@@ -34,9 +34,10 @@ find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${include_hints})
 find_library(CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 HINTS ${library_hints})
 find_path(CUDNN_CUBLASLT_INCLUDE_DIR cublasLt.h HINTS ${include_hints})
 find_library(CUDNN_CUBLASLT_LIBRARY NAMES cublasLt libcublasLt.so.${CUDAToolkit_VERSION_MAJOR} HINTS ${library_hints})
+find_library(CUDNN_NVRTC_LIBRARY NAMES nvrtc libnvrtc.so.${CUDAToolkit_VERSION_MAJOR} HINTS ${library_hints})
 find_path(CUDNN_FRONTEND_INCLUDE_DIR cudnn_frontend.h HINTS ${include_hints})
 mark_as_advanced(CUDNN_INCLUDE_DIR CUDNN_LIBRARY CUDNN_CUBLASLT_INCLUDE_DIR CUDNN_CUBLASLT_LIBRARY
-                 CUDNN_FRONTEND_INCLUDE_DIR)
+                 CUDNN_NVRTC_LIBRARY CUDNN_FRONTEND_INCLUDE_DIR)
 
 if(CUDNN_INCLUDE_DIR)
   file(STRINGS ${CUDNN_INCLUDE_DIR}/cudnn_version.h lines REGEX "define CUDNN_(MAJOR|MINOR|PATCHLEVEL) ")
@@ -50,14 +51,15 @@ endif()
 
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(CUDNN
-  REQUIRED_VARS CUDNN_LIBRARY CUDNN_INCLUDE_DIR CUDNN_CUBLASLT_LIBRARY CUDNN_CUBLASLT_INCLUDE_DIR
+  REQUIRED_VARS CUDNN_LIBRARY CUDNN_INCLUDE_DIR CUDNN_CUBLASLT_LIBRARY CUDNN_CUBLASLT_INCLUDE_DIR CUDNN_NVRTC_LIBRARY
   VERSION_VAR CUDNN_VERSION HANDLE_COMPONENTS
   REASON_FAILURE_MESSAGE "the component frontend is the Python package nvidia-cudnn-frontend")
 
 if(CUDNN_FOUND AND NOT TARGET CUDNN::cudnn)
   add_library(CUDNN::cudnn UNKNOWN IMPORTED)
   set_target_properties(CUDNN::cudnn PROPERTIES
-    IMPORTED_LOCATION ${CUDNN_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${CUDNN_INCLUDE_DIR})
+    IMPORTED_LOCATION ${CUDNN_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${CUDNN_INCLUDE_DIR}
+    INTERFACE_LINK_LIBRARIES ${CUDNN_NVRTC_LIBRARY})
   add_library(CUDNN::cublasLt UNKNOWN IMPORTED)
   set_target_properties(CUDNN::cublasLt PROPERTIES
     IMPORTED_LOCATION ${CUDNN_CUBLASLT_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${CUDNN_CUBLASLT_INCLUDE_DIR})

@@ -10,6 +10,7 @@ namespace {
 
 /// A thread per V elements of an image of y; the first of an image brings its label too. n is their number, `vectors`
 /// that of an image. Division is a GPU's slow way to scale, but gives the loader's bits, and memory is slower still.
+/// The index of an image, which all its threads load, comes from the cache.
 /// The normalisation is __grid_constant__ as a thread's copy, indexed by channel, would be in memory.
 template <class T, int V>
 __global__ void batch_gather_kernel(std::int64_t n, cuda::Divider vectors,

@@ -111,7 +111,7 @@ struct Floats {
 template <int kWidth, class T>
 __device__ inline Floats<kWidth> load_floats(const T* data, std::int64_t k, bool aligned) {
   Floats<kWidth> floats;
-  if (aligned) {
+  if (kWidth > 1 && aligned) {
     const auto vector = load_vector<kWidth>(data, k);
     for (int j = 0; j < kWidth; ++j) floats[j] = to_compute(vector[j]);
   } else {
@@ -123,7 +123,7 @@ __device__ inline Floats<kWidth> load_floats(const T* data, std::int64_t k, bool
 /// Rounds and stores what load_floats reads.
 template <int kWidth, class T>
 __device__ inline void store_floats(T* data, const Floats<kWidth>& floats, std::int64_t k, bool aligned) {
-  if (aligned) {
+  if (kWidth > 1 && aligned) {
     Vector<T, kWidth> vector;
     for (int j = 0; j < kWidth; ++j) vector[j] = static_cast<T>(floats[j]);
     store_vector(data, vector, k);

@@ -117,26 +117,47 @@ TEST_CASE("Every kernel is executed, and only products and convolutions run on t
   std::printf("kernels: %zu\n", expected.size());
 }
 
-TEST_CASE("Kernels move each byte once") {
-  // Others read again what windows share, what is broadcast, or a row that they have just seen.
-  const std::set<std::string> kOnce = {"map_kernel",  "transpose_kernel",   "copy_strided_kernel",
-                                       "sgd_kernel",  "fill_random_kernel", "slab_moments_kernel",
-                                       "topk_kernel", "slab_grads_kernel",  "update_running_kernel"};
+/// What a kernel may move over reading and writing each byte once, and why.
+struct Excess {
+  double most;
+  const char* reason;
+};
+
+const std::map<std::string, Excess> kExcess = {
+    {"avg_backward_kernel", {3.5, "windows overlap"}},
+    {"avg_forward_kernel", {3.3, "windows overlap"}},
+    {"avg_large_window_kernel", {1.15, "windows overlap"}},
+    {"batch_gather_kernel", {2.5, "the index, by each thread, and images of few bytes"}},
+    {"broadcast_kernel", {1.55, "an operand is repeated"}},
+    {"copy_strided_kernel", {2.0, "the source is repeated"}},
+    {"max_backward_kernel", {13.0, "windows overlap"}},
+    {"max_forward_kernel", {6.7, "windows overlap"}},
+    {"merge_moments_kernel", {1.55, "the first slab's mean, by each slab of a few floats"}},
+};
+
+TEST_CASE("Kernels move each byte once, or the excess has a reason") {
   emulation::count_distinct_bytes(true);
   emulation::clear_kernel_log();
-  run_everything(DType::float32, [](const OpEntry& entry) { return std::vector<Sample>{problem_of(entry, 3, 1)}; });
-  synchronize(kCuda);
+  run_everything(DType::float32, [](const OpEntry& entry) {
+    return std::vector<Sample>{problem_of(entry, 3, 1), problem_of(entry, 3, 2), problem_of(entry, 3, 3)};
+  });
+  run_what_is_no_op();
   emulation::count_distinct_bytes(false);
+
+  std::map<std::string, std::pair<double, double>> worst;  // of all instances of a kernel: moved / distinct, distinct
   for (const auto& [name, s] : emulation::kernel_log()) {
     if (s.forwarded) continue;
     const auto moved = static_cast<double>(s.bytes_read + s.bytes_written);
     const auto distinct = static_cast<double>(s.distinct_bytes_read + s.distinct_bytes_written);
-    const std::string kernel = plain_name(name);
-    if (kOnce.contains(kernel)) {
-      CAPTURE(name);
-      CHECK(moved <= 1.05 * distinct);
-    }
-    std::printf("bytes_over_minimum %-28s %5.2f  of %.0f\n", kernel.c_str(), moved / distinct, distinct);
+    auto& of_kernel = worst[plain_name(name)];
+    of_kernel = std::max(of_kernel, {moved / distinct, distinct});
+  }
+  for (const auto& [kernel, ratio] : worst) {
+    const auto excess = kExcess.find(kernel);
+    const auto [most, reason] = excess == kExcess.end() ? Excess{1.02, ""} : excess->second;
+    CAPTURE(kernel);
+    CHECK(ratio.first <= most);
+    std::printf("bytes_over_minimum %-44s %5.2f of %8.0f  %s\n", kernel.c_str(), ratio.first, ratio.second, reason);
   }
 }
 

@@ -23,8 +23,7 @@ enum class RowKind {
   large   ///< a block, as many as fit; the rest is read again in each pass
 };
 
-/// Floats that a block keeps. 96 KiB for large rows: with 1024 threads no device has use for less, and all have so
-/// much.
+/// Floats that a block keeps; 96 KiB for large rows, which every device since sm_80 has for a block.
 template <RowKind kKind>
 inline constexpr int kRowCache = kKind == RowKind::large ? 24576 : 8192;
 

@@ -16,12 +16,12 @@ using namespace lockstep;
 
 namespace {
 
-double evaluate(ResNet& model, const DataLoader& loader, Device device) {
+double evaluate(ResNet& model, const DataLoader& loader) {
   const NoGradGuard no_grad;
   model.eval();
   std::int64_t correct = 0;
   for (const Batch& batch : loader.epoch(0)) {
-    correct += count_correct(model(batch.images.to(device)), batch.labels.to(device));
+    correct += count_correct(model(batch.images), batch.labels);
   }
   return 100.0 * static_cast<double>(correct) / static_cast<double>(loader.dataset().size());
 }
@@ -46,7 +46,7 @@ int main(int argc, char** argv) try {
   app.add_option("--weight-decay", sgd.weight_decay)->capture_default_str();
   app.add_option("--seed", seed, "Of the initial weights and the order of the images")->capture_default_str();
   app.add_option("--threads", threads, "Threads that compute")->capture_default_str();
-  app.add_option("--workers", workers, "Threads that prepare batches")->capture_default_str();
+  app.add_option("--workers", workers, "Threads that prepare batches on the CPU")->capture_default_str();
   app.add_option("--device", device_name, "auto, cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--log-interval", log_interval, "Steps per printed mean loss")
       ->capture_default_str()
@@ -72,9 +72,10 @@ int main(int argc, char** argv) try {
     test_set = std::make_shared<Cifar10>(data, Split::test);
   }
   const Compose transform(ToTensor(), Normalize({0.5}, {0.5}));
-  const DataLoader train_loader(train_set, transform,
-                                {.batch_size = batch_size, .shuffle = true, .seed = seed, .workers = workers});
-  const DataLoader test_loader(test_set, transform, {.batch_size = batch_size, .workers = workers});
+  const DataLoader train_loader(
+      train_set, transform,
+      {.batch_size = batch_size, .shuffle = true, .seed = seed, .workers = workers, .device = device});
+  const DataLoader test_loader(test_set, transform, {.batch_size = batch_size, .workers = workers, .device = device});
 
   ResNet model = resnet18({.num_classes = static_cast<std::int64_t>(train_set->classes().size())});
   model.to(device);
@@ -88,7 +89,7 @@ int main(int argc, char** argv) try {
     std::int64_t step = 0;
     for (const Batch& batch : train_loader.epoch(epoch - 1)) {
       optimizer.zero_grad();
-      const Tensor loss = cross_entropy(model(batch.images.to(device)), batch.labels.to(device));
+      const Tensor loss = cross_entropy(model(batch.images), batch.labels);
       loss.backward();
       optimizer.step();
 
@@ -101,7 +102,7 @@ int main(int argc, char** argv) try {
       if (step == steps) break;
     }
     bar.finish();
-    print_line(fmt::format("[Epoch {}] Test accuracy: {:.2f} %", epoch, evaluate(model, test_loader, device)));
+    print_line(fmt::format("[Epoch {}] Test accuracy: {:.2f} %", epoch, evaluate(model, test_loader)));
   }
 
   save_safetensors(save, model.state_dict(), {{"format", "pt"}});

@@ -158,6 +158,25 @@ TEST_CASE("Threads with streams of their own can share a data set on a device") 
   }
 }
 
+TEST_CASE("Images moved to a device on one stream can be used on another, and outlive the data set until then") {
+  const auto data = small(40, 3);
+  const Compose transform{ToTensor()};
+  const Batch expected = DeviceDataset(data, transform, kCpu).batch({7, 3, 39});
+  for (const Device device : devices()) {
+    if (device == kCpu) continue;
+    std::optional<DeviceDataset> on_device(std::in_place, data, transform, device);
+    const Stream moving(device), training(device);
+    {
+      const StreamGuard guard(moving);
+      on_device->prepare();
+    }
+    const StreamGuard guard(training);
+    const Batch batch = on_device->batch({7, 3, 39});
+    on_device.reset();
+    CHECK(same_batch(batch, expected));
+  }
+}
+
 TEST_CASE("What a device cannot make batches of is refused with the reason") {
   const Compose plain{ToTensor()};
   for (const Device device : devices()) {

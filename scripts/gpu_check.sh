@@ -5,7 +5,7 @@
 #
 #   scripts/gpu_check.sh [option...] [build folder]    by default build/cuda, which is built first; in a pack, the pack's
 #     --out DIR      the folder of results (gpu_check_results)
-#     --part NAME    only tests, memcheck, racecheck, initcheck, synccheck, train or benchmarks, or one step, e.g. memcheck.sgd_test
+#     --part NAME    only tests, memcheck, racecheck, initcheck, synccheck, train or benchmarks; or a step: memcheck.sgd_test
 #     --seconds N    start nothing more, and stop what runs, after so many seconds (540)
 #     --data DIR     CIFAR-10's binary version for the trainers; else images are made up
 #     --pack DIR     instead copy what a machine without the toolchain needs into DIR; run DIR/scripts/gpu_check.sh there
@@ -38,7 +38,7 @@ wheels() {
 if [[ -n $pack ]]; then
   mkdir -p "$pack/build/cuda/lib" && pack=$(realpath "$pack") || exit 64
   programs=()
-  for program in tests/lockstep_{cuda,kernels,training}_tests examples/train_resnet18_cifar10 benchmarks/{train_step,host_cost,ops}; do
+  for program in tests/lockstep_{cuda,kernels,training}_tests examples/train_resnet18_cifar10 benchmarks/{train_step,ops}; do
     [[ -x $build/$program ]] || { echo "gpu_check: no $program in $build" >&2 && continue; }
     install -D -s "$build/$program" "$pack/build/cuda/$program"
     programs+=("$build/$program")
@@ -47,7 +47,7 @@ if [[ -n $pack ]]; then
   ldd "${programs[@]}" | awk '$3 ~ "^/" { print $3 }' | sort -u |
     grep -Ev '/lib(cudnn|cublas|cuda|nvrtc|nccl|c\.|m\.|dl\.|rt\.|pthread\.|resolv\.)[^/]*$' | xargs cp -Lt "$pack/build/cuda/lib"
   tar -czf "$pack/build.tar.gz" -C "$pack" build && rm -r "$pack/build"  # the first run unpacks it
-  for file in scripts/gpu_check.sh benchmarks/compare.py benchmarks/pytorch/{train_step,train_cifar10,host_cost}.py; do
+  for file in scripts/gpu_check.sh benchmarks/compare.py benchmarks/pytorch/{train_step,train_cifar10}.py; do
     install -D "$root/$file" "$pack/$file"
   done
   echo "gpu_check: $(du -sm "$pack" | cut -f 1) MB in $pack"
@@ -55,21 +55,23 @@ if [[ -n $pack ]]; then
 fi
 
 mkdir -p "$out" && out=$(realpath "$out") || exit 64
-libraries=$build/lib:$(wheels lib | paste -sd :)
-sanitizer=$(command -v compute-sanitizer ||
-  find /usr/local/cuda*/bin /usr/local/cuda*/compute-sanitizer $(wheels .) -name compute-sanitizer -type f 2> /dev/null | head -n 1)
+libraries=$(printf '%s\n' "$build/lib" $(wheels lib) /usr/local/cuda/lib64 | paste -sd :)
+sanitizer=$(command -v compute-sanitizer || find /usr/local/cuda*/bin /usr/local/cuda*/compute-sanitizer $(wheels .) \
+  -name compute-sanitizer -type f 2> /dev/null | head -n 1)
 gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2> /dev/null) || gpu=
-torch=$(python3 -c 'import torch, torchvision; print(torch.__version__, "CUDA" if torch.cuda.is_available() else "without CUDA")' 2> /dev/null)
+torch=$(python3 -c 'import torch, torchvision as _
+print(torch.__version__, "with CUDA" if torch.cuda.is_available() else "without")' 2> /dev/null)
 
 # ---- Steps.
 
 steps=()
+asked() { [[ -z $part || $1 == "$part" || $1 == "$part".* ]]; }
 # step <name> <limit in seconds> <command...>: runs it, unless it is done, not asked for, or $skip says why it cannot be.
 step() {
   local name=$1 limit=$2 begin=$SECONDS status=0 word=pass result left
   shift 2
-  [[ -z $part || $name == "$part" || $name == "$part".* ]] || return 0
   steps+=("$name")
+  asked "$name" || return 0
   result=$out/$name.result
   if [[ -e $result ]] && ! grep -q '^skip' "$result"; then return; fi
   if [[ -n $skip ]]; then
@@ -89,10 +91,10 @@ step() {
   elif grep -q 'skipped without a CUDA device' "$out/$name.log"; then
     word="fail: it sees no CUDA device"
   fi
-  echo "$word; $((SECONDS - begin)) s; $(grep -E '^All tests passed|^test cases:|ERROR SUMMARY|Test accuracy' "$out/$name.log" | tail -n 2 |
-    tr -s '=\n' ' ')" > "$result"
+  echo "$word; $((SECONDS - begin)) s; $(grep -E '^All tests passed|^test cases:|ERROR SUMMARY|Test accuracy' "$out/$name.log" |
+    tail -n 2 | tr -s '=\n' ' ')" > "$result"
 }
-ours() { step "$1" "$2" env LD_LIBRARY_PATH="$libraries:${LD_LIBRARY_PATH:-}" "${@:3}"; }
+ours() { step "$1" "$2" env LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" "${@:3}"; }
 
 no_gpu=
 [[ -n $gpu ]] || no_gpu="no GPU here"
@@ -114,14 +116,15 @@ no_sanitizer=$no_tests
 for tool in memcheck racecheck initcheck synccheck; do
   for file in ${files:-#all}; do
     [[ ! $file =~ op_registry|library|training ]] || continue
-    skip=$no_sanitizer ours "$tool.${file#\#}" 120 "$sanitizer" --tool "$tool" --error-exitcode 86 "$tests" '-#' --warn NoTests "[$file]~[slow]"
+    skip=$no_sanitizer ours "$tool.${file#\#}" 120 "$sanitizer" --tool "$tool" --error-exitcode 86 \
+      "$tests" '-#' --warn NoTests "[$file]~[slow]"
   done
 done
 
 # Puts the time before each line of a command's output.
 stamped=(bash -c '"$@" | while IFS= read -r line; do echo "$EPOCHREALTIME $line"; done; exit "${PIPESTATUS[0]}"' -)
 no_torch=$no_gpu
-[[ $torch == *" CUDA" ]] || no_torch=${no_gpu:-"no PyTorch with CUDA here"}
+[[ $torch == *"with CUDA" ]] || no_torch=${no_gpu:-"no PyTorch with CUDA here"}
 images=${data:-$out/images}
 if [[ -z $no_torch && ! -e $images && (-z $part || $part == train*) ]]; then
   python3 - "$images" << 'PYTHON'
@@ -130,7 +133,7 @@ import numpy as np
 folder = pathlib.Path(sys.argv[1]) / "cifar-10-batches-bin"
 folder.mkdir(parents=True)
 random = np.random.default_rng(0)
-shapes = random.integers(0, 256, (10, 3, 4, 4)).repeat(8, 2).repeat(8, 3).reshape(10, 3072)  # one for each class, under much noise
+shapes = random.integers(0, 256, (10, 3, 4, 4)).repeat(8, 2).repeat(8, 3).reshape(10, 3072)  # one for each class, under noise
 for name in [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]:
     labels = random.integers(0, 10, 10_000)
     pixels = 0.3 * shapes[labels] + 0.7 * random.integers(0, 256, (10_000, 3072))
@@ -140,11 +143,17 @@ PYTHON
 fi
 options=(--seed 1 --epochs 2 --log-interval 50)
 [[ ! -e $images ]] || options+=(--data "$images")
-skip=$no_gpu ours train.lockstep 240 "${stamped[@]}" "$build/examples/train_resnet18_cifar10" --device cuda "${options[@]}" \
-  --save "$out/resnet18.safetensors"
-skip=$no_torch step train.pytorch 240 "${stamped[@]}" python3 "$root/benchmarks/pytorch/train_cifar10.py" --device cuda "${options[@]}"
+skip=$no_gpu ours train.lockstep 240 "${stamped[@]}" "$build/examples/train_resnet18_cifar10" --device cuda \
+  --save "$out/resnet18.safetensors" "${options[@]}"
+skip=$no_torch step train.pytorch 240 "${stamped[@]}" python3 "$root/benchmarks/pytorch/train_cifar10.py" --device cuda \
+  "${options[@]}"
+# PyTorch shall not see the libraries that our program needs.
+mkdir -p "$out/bin" && install /dev/stdin "$out/bin/train_step" << WRAPPER
+#!/bin/sh
+LD_LIBRARY_PATH='$libraries' exec '$build/benchmarks/train_step' "\$@"
+WRAPPER
 for size in 32 224; do
-  skip=$no_torch ours "benchmarks.train_step_$size" 120 python3 "$root/benchmarks/compare.py" "$build/benchmarks" --python python3 \
+  skip=$no_torch step "benchmarks.train_step_$size" 120 python3 "$root/benchmarks/compare.py" "$out/bin" --python python3 \
     --device cuda --only $size
 done
 skip=$no_gpu ours benchmarks.ops 300 "$build/benchmarks/ops" --device=cuda --benchmark_min_time=0.05
@@ -153,13 +162,15 @@ skip=$no_gpu ours benchmarks.ops 300 "$build/benchmarks/ops" --device=cuda --ben
 
 # Images per second between the first and the last printed loss of each epoch, the best epoch's: 50 batches of 128 a line.
 images_per_second() {
-  awk '/Step [0-9]+\] Loss/ { if ($3 != epoch) { epoch = $3; first = $1; n = 0 } else { rate = ++n * 6400 / ($1 - first); best = rate > best ? rate : best } }
+  awk '/Step [0-9]+\] Loss/ && $3 != epoch { epoch = $3; first = $1; n = 0; next }
+    /Step [0-9]+\] Loss/ { rate = ++n * 6400 / ($1 - first); best = rate > best ? rate : best }
     END { printf "%.0f", best }' "$1" 2> /dev/null
 }
 losses() { grep -oE '\[Epoch.*' "$1" 2> /dev/null; }
 failed=0 left=()
 {
-  printf '# GPU check\n\n- %s\n- GPU, driver, memory: %s\n' "$(date -u +'%Y-%m-%d %H:%M UTC')" "${gpu:-none: what needs one is skipped}"
+  printf '# GPU check\n\n- %s\n' "$(date -u +'%Y-%m-%d %H:%M UTC')"
+  printf -- '- GPU, driver, memory: %s\n' "${gpu:-none: what needs one is skipped}"
   printf -- '- build: %s; PyTorch: %s; compute-sanitizer: %s\n\n' "$build" "${torch:-none}" "${sanitizer:-none}"
   printf '| step | result |\n|---|---|\n'
   for name in "${steps[@]}"; do
@@ -168,7 +179,7 @@ failed=0 left=()
       ! grep -q '^fail' "$out/$name.result" || failed=$((failed + 1))
     else
       printf '| %s | not run yet |\n' "$name"
-      left+=("$name")
+      ! asked "$name" || left+=("$name")
     fi
   done
   printf '\nsteps: %d, failed: %d, skipped: %d, left: %d\n' "${#steps[@]}" "$failed" \

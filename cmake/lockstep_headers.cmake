@@ -1,7 +1,7 @@
 # Which headers are public, where the build finds them, and the umbrella header that includes them all.
 
 # Folders of the library, in the order in which they may include each other.
-set(LOCKSTEP_FOLDERS core kernels layers data)
+set(LOCKSTEP_FOLDERS core kernels layers data parallel)
 
 # Not installed: headers that serve our own sources only, and so may include third-party headers.
 set(LOCKSTEP_INTERNAL_HEADERS

@@ -90,8 +90,8 @@ Tensor conv2d(const Tensor& x_any, const Tensor& weight_any, const Tensor& bias,
           const Tensor grad = ctx.grad.to(Layout::channels_last);
           dispatch_floating("conv2d", grad, [&]<class T>(auto on) {
             if (ctx.needs(1) || ctx.needs(2)) {
-              Tensor grad_w = Tensor::empty({shape.k, shape.c / shape.groups, shape.r, shape.s}, last);
-              Tensor grad_b = ctx.needs(2) ? Tensor::empty({shape.k}, {grad.dtype(), grad.device()}) : Tensor();
+              Tensor grad_w = ctx.empty(1, {shape.k, shape.c / shape.groups, shape.r, shape.s}, last);
+              Tensor grad_b = ctx.needs(2) ? ctx.empty(2, {shape.k}, {grad.dtype(), grad.device()}) : Tensor();
               const Tensor scratch = detail::workspace(grad, kernels::conv2d_backward_weight_workspace<T>(on, shape));
               kernels::conv2d_backward_weight<T>(on, shape, x.get("conv2d").data<T>(), grad.data<T>(), grad_w.data<T>(),
                                                  grad_b.defined() ? grad_b.data<T>() : nullptr, scratch.data_ptr());

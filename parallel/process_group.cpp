@@ -6,20 +6,6 @@
 namespace lockstep {
 namespace {
 
-const char* name_of(Collective::Kind kind) {
-  switch (kind) {
-    case Collective::Kind::all_reduce: return "all_reduce";
-    case Collective::Kind::broadcast: return "broadcast";
-    case Collective::Kind::all_gather: return "all_gather";
-    case Collective::Kind::reduce_scatter: return "reduce_scatter";
-    case Collective::Kind::barrier: return "barrier";
-    case Collective::Kind::send: return "send";
-    case Collective::Kind::recv: return "recv";
-    case Collective::Kind::tree_all_reduce: return "tree_all_reduce";
-  }
-  return "?";
-}
-
 const char* name_of(ReduceOp op) { return op == ReduceOp::sum ? "sum" : op == ReduceOp::mean ? "mean" : "max"; }
 
 void check_tensor(const ProcessGroup& group, const char* op, const Tensor& x) {
@@ -50,13 +36,28 @@ void check_rows(const ProcessGroup& group, const char* op, const Tensor& rows, c
 
 }  // namespace
 
+const char* Collective::name() const {
+  switch (kind) {
+    case Kind::all_reduce: return "all_reduce";
+    case Kind::broadcast: return "broadcast";
+    case Kind::all_gather: return "all_gather";
+    case Kind::reduce_scatter: return "reduce_scatter";
+    case Kind::barrier: return "barrier";
+    case Kind::send: return "send";
+    case Kind::recv: return "recv";
+    case Kind::tree_all_reduce: return "tree_all_reduce";
+  }
+  return "?";
+}
+
 std::string Collective::describe() const {
-  std::string text = name_of(kind);
+  std::string text = name();
   text += '(';
   if (kind == Kind::all_reduce || kind == Kind::reduce_scatter) text += fmt::format("{}, ", name_of(op));
   if (kind == Kind::broadcast) text += fmt::format("from rank {}, ", root);
-  const Tensor& tensor = kind == Kind::tree_all_reduce ? output : input;
-  if (tensor.defined()) text += fmt::format("{} {}", name(tensor.dtype()), to_string(tensor.shape()));
+  if (const Tensor& x = subject(); x.defined()) {
+    text += fmt::format("{} {}", lockstep::name(x.dtype()), to_string(x.shape()));
+  }
   return text + ')';
 }
 

@@ -57,6 +57,9 @@ struct Collective {
   Tensor output = {};                  ///< where it is not
   std::vector<TreeTensor> parts = {};  ///< of tree_all_reduce, from left to right
 
+  const char* name() const;  ///< "all_reduce"
+  /// The tensor whose elements it is about: `output` of tree_all_reduce, else `input`; undefined for a barrier.
+  const Tensor& subject() const { return kind == Kind::tree_all_reduce ? output : input; }
   /// "all_reduce(sum, float32 [1000])": what must be the same on every rank.
   std::string describe() const;
 };

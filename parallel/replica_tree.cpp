@@ -14,18 +14,10 @@ Run part_of(std::int64_t n, std::int64_t parts, std::int64_t index) {
   return {begin, begin + base + (index < longer ? 1 : 0)};
 }
 
-std::vector<TreeNode> largest_nodes(Run run, std::int64_t replicas) {
-  LOCKSTEP_CHECK(run.begin >= 0 && run.begin <= run.end && run.end <= replicas, ValueError, "largest_nodes",
-                 "expected a run within {} replicas, got [{}, {})", replicas, run.begin, run.end);
-  std::vector<TreeNode> nodes;
-  for (std::int64_t first = run.begin; first < run.end;) {
-    int level = 0;
-    const auto end_at = [&](int l) { return std::min(first + (std::int64_t{1} << l), replicas); };
-    while (end_at(level) < run.end && first % (std::int64_t{2} << level) == 0 && end_at(level + 1) <= run.end) ++level;
-    nodes.push_back({first, level});
-    first = end_at(level);
-  }
-  return nodes;
+bool are_siblings(TreeNode left, TreeNode right, std::int64_t replicas) {
+  const std::int64_t size = std::int64_t{1} << left.level;
+  const bool is_whole = right.level == left.level || right.first + (std::int64_t{1} << right.level) >= replicas;
+  return left.first % (2 * size) == 0 && right.first == left.first + size && right.level <= left.level && is_whole;
 }
 
 }  // namespace lockstep

@@ -18,14 +18,14 @@ struct Run {
 /// Part `index` of `n` things cut into `parts` runs, the first n % parts of them one longer than the rest.
 Run part_of(std::int64_t n, std::int64_t parts, std::int64_t index);
 
-/// A node of the canonical tree: replicas [first, first + 2^level), those beyond the last one left out.
+/// A node of the canonical tree over replicas 0 … R − 1: [first, first + 2^level), those beyond the last one left out.
 struct TreeNode {
   std::int64_t first = 0;
   int level = 0;
 };
 
-/// The largest nodes of the tree over `replicas` that lie within `run`, from left to right: what a rank that computes
-/// this run sums and sends. One if the ranks are a power of two and divide the replicas; at most 2 · log₂ replicas.
-std::vector<TreeNode> largest_nodes(Run run, std::int64_t replicas);
+/// Whether two neighbouring nodes, each of which may be the whole of what its place in the tree holds, have one node
+/// above them: what a rank may sum of its own replicas.
+bool are_siblings(TreeNode left, TreeNode right, std::int64_t replicas);
 
 }  // namespace lockstep

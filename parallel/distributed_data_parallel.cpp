@@ -19,19 +19,6 @@ std::vector<Tensor> trained(const Module& module) {
   return parameters;
 }
 
-/// Some images of a batch on a device, in memory aligned like that of a batch of their own, so that no kernel treats
-/// them otherwise.
-Batch slice(const Batch& batch, Run run, Device device) {
-  constexpr std::uintptr_t kAlignment = 64;
-  const auto cut = [&](const Tensor& x) {
-    const Tensor part = narrow(x, 0, run.begin, run.size()).to(device);
-    return reinterpret_cast<std::uintptr_t>(part.data_ptr()) % kAlignment == 0 ? part : part.clone();
-  };
-  Batch result{cut(batch.images), cut(batch.labels), {}};
-  result.indices.assign(batch.indices.begin() + run.begin, batch.indices.begin() + run.end);
-  return result;
-}
-
 std::string line_of(const std::string& name, const Tensor& tensor) {
   return fmt::format("{}: {} {}{}", name, lockstep::name(tensor.dtype()), to_string(tensor.shape()),
                      tensor.requires_grad() ? ", trained" : "");
@@ -153,7 +140,10 @@ Tensor DistributedDataParallel::backward(const Batch& batch, const LossFunction&
       reducer_.skip();
     } else {
       const detail::ReplicaScope scope(seed_, step_, replica, threads_);
-      const Tensor mean = loss(slice(batch, rows, group_.device()));
+      Batch images{detail::rows_on(batch.images, rows, group_.device()),
+                   detail::rows_on(batch.labels, rows, group_.device()),
+                   {batch.indices.begin() + rows.begin, batch.indices.begin() + rows.end}};
+      const Tensor mean = loss(images);
       LOCKSTEP_CHECK(mean.defined() && mean.numel() == 1 && mean.requires_grad(), ValueError, "backward",
                      "expected a loss of one element that depends on the model");
       const double weight = static_cast<double>(rows.size()) / static_cast<double>(all);

@@ -5,7 +5,9 @@
 
 #include <lockstep/core/base/philox.h>
 #include <lockstep/core/base/thread_pool.h>
+#include <lockstep/core/ops.h>
 #include <lockstep/core/tensor.h>
+#include <lockstep/parallel/replica_tree.h>
 
 namespace lockstep::detail {
 
@@ -32,5 +34,13 @@ class ReplicaScope {
   Generator generator_before_;
   int threads_before_;
 };
+
+/// Rows of x on a device, in memory aligned like that of a tensor of their own, so that no kernel treats them
+/// otherwise.
+inline Tensor rows_on(const Tensor& x, Run rows, Device device) {
+  constexpr std::uintptr_t kAlignment = 64;
+  const Tensor part = narrow(x.detach(), 0, rows.begin, rows.size()).to(device);
+  return reinterpret_cast<std::uintptr_t>(part.data_ptr()) % kAlignment == 0 ? part : part.clone();
+}
 
 }  // namespace lockstep::detail

@@ -15,19 +15,13 @@
 namespace lockstep {
 namespace {
 
-DataParallelOptions complete(DataParallelOptions options) {
-  if (options.devices.empty()) {
-    const bool on_cuda = cuda_device_count() > 0;
-    const std::int64_t there = on_cuda ? cuda_device_count() : options.replicas > 0 ? num_threads() : 1;
-    const std::int64_t count = options.replicas > 0 ? std::min(options.replicas, there) : there;
-    for (int i = 0; i < count; ++i) options.devices.push_back(on_cuda ? Device{Device::Type::cuda, i} : kCpu);
-  }
-  const auto devices = static_cast<std::int64_t>(options.devices.size());
-  if (options.replicas == 0) options.replicas = devices;
-  LOCKSTEP_CHECK(options.replicas >= devices, ValueError, "DataParallel",
-                 "expected at least as many replicas as devices, {}, got {}", devices, options.replicas);
-  if (options.threads == 0) options.threads = options.replicas > 1 ? 1 : num_threads();
-  return options;
+std::vector<Device> default_devices(std::int64_t replicas) {
+  const bool on_cuda = cuda_device_count() > 0;
+  const std::int64_t there = on_cuda ? cuda_device_count() : replicas > 0 ? num_threads() : 1;
+  const std::int64_t count = replicas > 0 ? std::min(replicas, there) : there;
+  std::vector<Device> devices;
+  for (int i = 0; i < count; ++i) devices.push_back(on_cuda ? Device{Device::Type::cuda, i} : kCpu);
+  return devices;
 }
 
 }  // namespace
@@ -35,13 +29,14 @@ DataParallelOptions complete(DataParallelOptions options) {
 /// The copies of the module, the threads that run them, and the reducers of their gradients.
 class DataParallel::Engine : public std::enable_shared_from_this<Engine> {
  public:
-  Engine(const detail::ModuleBox& module, const Options& options)
+  Engine(const detail::ModuleBox& module, const ReplicaOptions& options, const std::vector<Device>& devices)
       : main_(*module.get()),
         options_(options),
-        groups_(LocalProcessGroup::create(options.devices)),
-        team_(options.devices.size()),
+        devices_(devices),
+        groups_(LocalProcessGroup::create(devices)),
+        team_(devices.size()),
         key_(key_of(main_)) {
-    for (std::size_t d = 0; d < options.devices.size(); ++d) copies_.push_back(make_copy(module, d));
+    for (std::size_t d = 0; d < devices.size(); ++d) copies_.push_back(make_copy(module, d));
     for (auto& [name, tensor] : main_.named_parameters()) {
       if (tensor.requires_grad()) trained_.push_back(tensor);
     }
@@ -70,7 +65,7 @@ class DataParallel::Engine : public std::enable_shared_from_this<Engine> {
         if (rows.size() > 0) {
           const detail::ReplicaScope scope(seed, step, r, options_.threads);
           const auto i = static_cast<std::size_t>(r);
-          pass->inputs[i] = detail::rows_on(x, rows, options_.devices[d]);
+          pass->inputs[i] = detail::rows_on(x, rows, devices_[d]);
           if (records && x.requires_grad()) pass->inputs[i].set_requires_grad();
           pass->outputs[i] = (*copy.module.get())(pass->inputs[i]);
         }
@@ -115,7 +110,7 @@ class DataParallel::Engine : public std::enable_shared_from_this<Engine> {
   }
 
   Copy make_copy(const detail::ModuleBox& module, std::size_t d) {
-    const Device device = options_.devices[d];
+    const Device device = devices_[d];
     Copy result{module, {}, {}, {}, nullptr, part_of(options_.replicas, groups_[d]->size(), static_cast<int>(d))};
     std::vector<const void*> buffers;
     for (const auto& [name, buffer] : main_.named_buffers()) buffers.push_back(buffer.impl());
@@ -164,7 +159,7 @@ class DataParallel::Engine : public std::enable_shared_from_this<Engine> {
     LOCKSTEP_CHECK(first->rank() >= 1, ShapeError, "DataParallel", "expected the module to give [N, ...], got {}",
                    to_string(first->shape()));
     TensorOptions options = first->options();
-    options.device = options_.devices[0];
+    options.device = devices_[0];
     const Tensor all = Tensor::empty(first->shape().with(0, rows), options);
     std::int64_t row = 0;
     for (const Tensor& part : parts) {
@@ -231,7 +226,8 @@ class DataParallel::Engine : public std::enable_shared_from_this<Engine> {
   }
 
   Module& main_;
-  Options options_;
+  ReplicaOptions options_;
+  std::vector<Device> devices_;
   std::vector<std::unique_ptr<LocalProcessGroup>> groups_;
   detail::Team team_;
   std::atomic<bool> failed_{false};
@@ -240,17 +236,23 @@ class DataParallel::Engine : public std::enable_shared_from_this<Engine> {
   std::vector<Tensor> trained_;  // the module's own
 };
 
-DataParallel::DataParallel(detail::ModuleBox module, const Options& options) : options_(complete(options)) {
+DataParallel::DataParallel(detail::ModuleBox module, const ReplicaOptions& options, std::vector<Device> devices)
+    : options_(options), devices_(devices.empty() ? default_devices(options.replicas) : std::move(devices)) {
+  const auto count = static_cast<std::int64_t>(devices_.size());
+  if (options_.replicas == 0) options_.replicas = count;
+  LOCKSTEP_CHECK(options_.replicas >= count, ValueError, "DataParallel",
+                 "expected at least as many replicas as devices, {}, got {}", count, options_.replicas);
+  if (options_.threads == 0) options_.threads = options_.replicas > 1 ? 1 : num_threads();
   register_module("module", std::move(module));
-  LocalProcessGroup::create(options_.devices);  // checks them
-  this->module().to(options_.devices[0]);
+  LocalProcessGroup::create(devices_);  // checks them
+  this->module().to(devices_[0]);
 }
 DataParallel::DataParallel(DataParallel&&) noexcept = default;
 DataParallel::~DataParallel() = default;
 
 Tensor DataParallel::forward(const Tensor& x) {
   if (options_.replicas == 1 || (x.defined() && x.rank() > 0 && x.size(0) == 0)) return module()(x);
-  if (!engine_ || !engine_->fits(module())) engine_ = std::make_shared<Engine>(owned_child(0), options_);
+  if (!engine_ || !engine_->fits(module())) engine_ = std::make_shared<Engine>(owned_child(0), options_, devices_);
   return engine_->forward(x);
 }
 

@@ -26,7 +26,7 @@ std::string line_of(const std::string& name, const Tensor& tensor) {
 
 }  // namespace
 
-DistributedDataParallel::DistributedDataParallel(Module& module, ProcessGroup& group, const Options& options)
+DistributedDataParallel::DistributedDataParallel(Module& module, ProcessGroup& group, const ReplicaOptions& options)
     : module_(module),
       group_(group),
       broadcast_buffers_(options.broadcast_buffers),
@@ -47,7 +47,7 @@ DistributedDataParallel::DistributedDataParallel(Module& module, ProcessGroup& g
 DistributedDataParallel::~DistributedDataParallel() = default;
 
 /// Compares what must be the same on all ranks, line by line with rank 0's.
-void DistributedDataParallel::check_models(const Options& options) {
+void DistributedDataParallel::check_models(const ReplicaOptions& options) {
   std::vector<std::string> lines = {
       fmt::format("replicas {}, threads {}, bitwise {}, buckets of {} and {} bytes, broadcast_buffers {}",
                   options.replicas == 0 ? group_.size() : options.replicas, options.threads, options.bitwise,
@@ -120,12 +120,9 @@ void DistributedDataParallel::broadcast(const std::vector<Tensor>& tensors) {
 
 Tensor DistributedDataParallel::backward(const Batch& batch, const LossFunction& loss) try {
   const std::int64_t mine = batch.size();
-  std::int64_t all = mine;
-  if (sync_) {
-    const auto sizes = group_.gather_numbers(mine);
-    all = std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0});
-    if (all == 0) return {};
-  }
+  const auto sizes = group_.gather_numbers(mine);
+  const std::int64_t all = std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0});
+  if (all == 0) return {};
   const Run own = reducer_.own();
   const std::vector<Tensor> live = broadcast_buffers_ ? buffers() : std::vector<Tensor>();
   std::vector<Tensor> kept;  // buffers as replica 0, or the step before, has left them
@@ -158,7 +155,7 @@ Tensor DistributedDataParallel::backward(const Batch& batch, const LossFunction&
   }
   const Tensor result = reducer_.finish();
   ++step_;
-  if (!sync_) return sum;
+  if (!sync_) return mine > 0 ? affine(sum, static_cast<double>(all) / static_cast<double>(mine), 0.0) : Tensor();
   if (broadcast_buffers_) broadcast(live);
   return result;
 } catch (...) {

@@ -12,15 +12,6 @@
 
 namespace lockstep {
 
-/// Those of the reducer, and:
-struct DistributedDataParallelOptions : ReducerOptions {
-  /// After each step all ranks take over the buffers (running statistics) of replica 0.
-  bool broadcast_buffers = true;
-  /// Threads that a replica computes with; 0: one if there are several replicas, else the rank's num_threads(). The
-  /// bits depend on it.
-  int threads = 0;
-};
-
 /// Keeps the models of the ranks in lockstep. The global batch of a step is cut into R replicas (shards of consecutive
 /// images), whatever the number of ranks P ≤ R: a rank computes a run of them, one after the other. The gradient of the
 /// global mean loss is the sum of theirs, each weighted by its share of the images, along one tree; so the weights
@@ -38,21 +29,21 @@ struct DistributedDataParallelOptions : ReducerOptions {
 ///     }
 class DistributedDataParallel {
  public:
-  using Options = DistributedDataParallelOptions;
   /// The mean loss of some images, which are on the rank's device: a tensor of one element that depends on the model.
   using LossFunction = std::function<Tensor(const Batch& replica)>;
 
   /// Takes over the parameters and buffers of rank 0 on all ranks. `module` and `group` must outlive this. Throws
   /// CommError on every rank, naming the first difference, unless the models have the same parameters and buffers and
   /// the options are the same; and as Reducer does.
-  DistributedDataParallel(Module& module, ProcessGroup& group, const Options& options = {});
+  DistributedDataParallel(Module& module, ProcessGroup& group, const ReplicaOptions& options = {});
   ~DistributedDataParallel();
 
   /// Forward and backward of one step: calls loss(replica) for each replica of this rank that has images, on its images
   /// in order, and leaves the gradient of the global mean loss in the parameters, added to what was there. Returns the
   /// global mean loss, 0-dimensional, without a place on the tape. All ranks call it equally often; one that has run
   /// out of images goes on with an empty Batch, and when all have the result is undefined and nothing is changed
-  /// (torch's Join). Within NoSync nothing is exchanged, and the result is the mean loss of this rank's images.
+  /// (torch's Join). Within NoSync only the numbers of images are exchanged, and the result is the mean loss of
+  /// this rank's images (undefined without any).
   Tensor backward(const Batch& batch, const LossFunction& loss);
 
   /// While it lives, backward() adds up gradients without reducing them: gradient accumulation. The first backward()
@@ -75,7 +66,7 @@ class DistributedDataParallel {
   void set_steps(std::uint64_t steps) { step_ = steps; }         ///< to go on from a checkpoint
 
  private:
-  void check_models(const Options& options);
+  void check_models(const ReplicaOptions& options);
   void broadcast_from_rank_0();
   std::vector<Tensor> buffers() const;
   void broadcast(const std::vector<Tensor>& tensors);

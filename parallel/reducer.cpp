@@ -64,7 +64,7 @@ struct Bucket {
 
 class Reducer::Impl {
  public:
-  Impl(std::vector<Tensor> parameters, ProcessGroup& group, const ReducerOptions& options)
+  Impl(std::vector<Tensor> parameters, ProcessGroup& group, const ReplicaOptions& options)
       : params_(std::move(parameters)), group_(group), options_(options) {
     if (options_.replicas == 0) options_.replicas = group.size();
     LOCKSTEP_CHECK(!params_.empty(), ValueError, "Reducer", "expected at least one parameter");
@@ -174,7 +174,7 @@ class Reducer::Impl {
     return stats;
   }
 
-  const ReducerOptions& options() const { return options_; }
+  const ReplicaOptions& options() const { return options_; }
   Run own() const { return own_; }
 
  private:
@@ -363,7 +363,7 @@ class Reducer::Impl {
 
   std::vector<Tensor> params_;
   ProcessGroup& group_;
-  ReducerOptions options_;
+  ReplicaOptions options_;
   Run own_;
   std::vector<Bucket> buckets_;
   std::vector<std::pair<std::size_t, std::size_t>> bucket_of_;  // bucket and place in it, by parameter
@@ -377,7 +377,7 @@ class Reducer::Impl {
   ReducerStats stats_;
 };
 
-Reducer::Reducer(std::vector<Tensor> parameters, ProcessGroup& group, const ReducerOptions& options)
+Reducer::Reducer(std::vector<Tensor> parameters, ProcessGroup& group, const ReplicaOptions& options)
     : impl_(std::make_shared<Impl>(std::move(parameters), group, options)) {
   impl_->register_hooks(impl_);
 }

@@ -12,15 +12,19 @@
 
 namespace lockstep {
 
-/// Sizes are those of torch.nn.parallel.DistributedDataParallel.
-struct ReducerOptions {
+/// How replicas are computed and their gradients summed; sizes are those of torch.nn.parallel.DistributedDataParallel.
+struct ReplicaOptions {
   std::int64_t replicas = 0;  ///< R; 0: one for each rank. At least the number of ranks
+  /// Threads that a replica computes with; 0: one if there are several replicas, else num_threads(). The bits depend on
+  /// it.
+  int threads = 0;
   /// Sums along the canonical tree over replicas: the same bits for any number of ranks. False: each rank adds those of
   /// its replicas, then ProcessGroup::all_reduce.
   bool bitwise = true;
   std::size_t first_bucket_bytes = std::size_t{1} << 20;  ///< small, so that the first all-reduce starts early
   std::size_t bucket_bytes = std::size_t{25} << 20;       ///< at most, unless one parameter alone is larger
   bool overlap = true;  ///< false: every bucket is reduced after backward, which gives the same bits more slowly
+  bool broadcast_buffers = true;  ///< after each step all ranks take over replica 0's buffers (running statistics)
 };
 
 /// What a Reducer has done, in numbers.
@@ -41,7 +45,7 @@ class Reducer {
   /// The parameters are leaves on group.device() that require a gradient; `group` must outlive this. Throws ValueError
   /// for no parameter, fewer replicas than ranks or bucket sizes of 0, AutogradError for tensors that are no such
   /// leaves.
-  Reducer(std::vector<Tensor> parameters, ProcessGroup& group, const ReducerOptions& options = {});
+  Reducer(std::vector<Tensor> parameters, ProcessGroup& group, const ReplicaOptions& options = {});
   ~Reducer();
 
   std::int64_t replicas() const;  ///< R

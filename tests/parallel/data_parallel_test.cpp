@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <set>
 
+#include <fmt/core.h>
 #include <catch2/catch.hpp>
 
 #include <lockstep/tests/parallel/models.h>
@@ -12,13 +13,11 @@ using namespace lockstep::testing;
 
 namespace {
 
-std::vector<Device> cpus(int n) { return std::vector<Device>(static_cast<std::size_t>(n), kCpu); }
-
 /// Hash of weights and buffers after some steps, each followed by an evaluation.
 std::string train(std::int64_t replicas, int devices, int steps = 4) {
   manual_seed(3);
-  DataParallel model(SmallNet(),
-                     {{.replicas = replicas, .first_bucket_bytes = 1000, .bucket_bytes = 3000}, cpus(devices)});
+  DataParallel model(SmallNet(), {.replicas = replicas, .first_bucket_bytes = 1000, .bucket_bytes = 3000},
+                     devices_of(Device::Type::cpu, devices));
   SGD optimizer(model.parameters(), {.lr = 0.1, .momentum = 0.9});
   std::string losses;
   for (int step = 0; step < steps; ++step) {

@@ -66,6 +66,21 @@ inline Batch rows_of_replicas(const Batch& batch, Run own, std::int64_t replicas
                  {part_of(batch.size(), replicas, own.begin).begin, part_of(batch.size(), replicas, own.end - 1).end});
 }
 
+/// `n` ranks on the CPU, or spread over the CUDA devices.
+inline std::vector<Device> devices_of(Device::Type type, int n) {
+  std::vector<Device> devices;
+  for (int i = 0; i < n; ++i) {
+    devices.push_back(type == Device::Type::cpu ? kCpu : Device{Device::Type::cuda, i % cuda_device_count()});
+  }
+  return devices;
+}
+
+/// The CPU, and CUDA where there is a device.
+inline std::vector<Device::Type> device_types() {
+  if (cuda_device_count() == 0) return {Device::Type::cpu};
+  return {Device::Type::cpu, Device::Type::cuda};
+}
+
 /// SHA-256 over all values of a state dict, in its order.
 inline std::string hash_of(const StateDict& state) {
   Sha256 sha;

@@ -22,9 +22,9 @@ namespace kernels {
 
 /// out[i] = Σ parts[k].data[i], neighbours first: the node of level l + 1 is the sum of the two of level l below it, or
 /// the only one where the right one lies beyond the last summand. The parts are nodes from left to right that cover all
-/// summands once. Each sum is rounded to T. `out` may be the memory of one of the parts. T is float or double on the
-/// CPU; float, float16 or bfloat16 on CUDA. Throws ValueError for no part, or on CUDA more than 128 of them or a tree
-/// that needs more than 12 sums at hand (more than 2^11 summands never do).
+/// summands once. Each sum is rounded to T. `out` may be the memory of one of the parts. T is float, double,
+/// float16 or bfloat16; double on the CPU only. Throws ValueError for no part, or on CUDA more than 128 of them or a
+/// tree that needs more than 12 sums at hand (more than 2^11 summands never do).
 template <class T>
 void tree_sum(Cpu, std::int64_t n, std::span<const TreePart<T>> parts, T* out);
 template <class T>

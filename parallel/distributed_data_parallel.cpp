@@ -8,6 +8,7 @@
 #include <lockstep/core/base/check.h>
 #include <lockstep/core/ops.h>
 #include <lockstep/core/tensor_impl.h>
+#include <lockstep/layers/batch_norm.h>
 #include <lockstep/parallel/replica_scope.h>
 
 namespace lockstep {
@@ -34,6 +35,13 @@ DistributedDataParallel::DistributedDataParallel(Module& module, ProcessGroup& g
       threads_(options.threads > 0       ? options.threads
                : reducer_.replicas() > 1 ? 1
                                          : num_threads()) {
+  for (const auto& [name, child] : module_.named_modules()) {
+    const auto* norm = dynamic_cast<const BatchNorm*>(child);
+    LOCKSTEP_CHECK(!norm || !norm->is_synchronized() || replicas() == group_.size(), ValueError,
+                   "DistributedDataParallel",
+                   "expected one replica for each of {} ranks, which {} normalises together, got {} replicas",
+                   group_.size(), name, replicas());
+  }
   const Tensor seed = Tensor::from(std::vector{static_cast<std::int64_t>(default_generator().seed)}, {1});
   group_.broadcast(seed).wait();
   seed_ = static_cast<std::uint64_t>(*seed.data<std::int64_t>());
@@ -48,10 +56,10 @@ DistributedDataParallel::~DistributedDataParallel() = default;
 
 /// Compares what must be the same on all ranks, line by line with rank 0's.
 void DistributedDataParallel::check_models(const ReplicaOptions& options) {
-  std::vector<std::string> lines = {
-      fmt::format("replicas {}, threads {}, bitwise {}, buckets of {} and {} bytes, broadcast_buffers {}",
-                  options.replicas == 0 ? group_.size() : options.replicas, options.threads, options.bitwise,
-                  options.first_bucket_bytes, options.bucket_bytes, options.broadcast_buffers)};
+  std::vector<std::string> lines = {fmt::format(
+      "replicas {}, threads {}, bitwise {}, bf16_compression {}, buckets of {} and {} bytes, broadcast_buffers {}",
+      options.replicas == 0 ? group_.size() : options.replicas, options.threads, options.bitwise,
+      options.bf16_compression, options.first_bucket_bytes, options.bucket_bytes, options.broadcast_buffers)};
   for (const auto& [name, tensor] : module_.named_parameters()) lines.push_back("parameter " + line_of(name, tensor));
   for (const auto& [name, tensor] : module_.named_buffers()) lines.push_back("buffer " + line_of(name, tensor));
   lines.push_back("the end");

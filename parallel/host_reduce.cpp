@@ -45,9 +45,13 @@ void reduce_floating(ReduceOp op, DType dtype, std::int64_t n, std::span<void* c
 }  // namespace
 
 void host_tree_sum(DType dtype, std::int64_t n, std::span<void* const> parts, std::span<const int> levels, void* out) {
-  LOCKSTEP_CHECK(dtype == DType::float32 || dtype == DType::float64, DTypeError, "tree_sum",
-                 "expected float32 or float64 on the CPU, got {}", name(dtype));
-  dtype == DType::float32 ? tree_sum<float>(n, parts, levels, out) : tree_sum<double>(n, parts, levels, out);
+  switch (dtype) {
+    case DType::float32: return tree_sum<float>(n, parts, levels, out);
+    case DType::float64: return tree_sum<double>(n, parts, levels, out);
+    case DType::float16: return tree_sum<float16>(n, parts, levels, out);
+    case DType::bfloat16: return tree_sum<bfloat16>(n, parts, levels, out);
+    default: fail<DTypeError>("tree_sum", "expected a floating dtype, got {}", name(dtype));
+  }
 }
 
 void host_reduce(ReduceOp op, DType dtype, std::int64_t n, std::span<void* const> sources, void* out) {

@@ -13,7 +13,7 @@ namespace lockstep::detail {
 /// the sources. float32, float64; sum and max also int64.
 void host_reduce(ReduceOp op, DType dtype, std::int64_t n, std::span<void* const> sources, void* out);
 
-/// kernels::tree_sum for float32 or float64; levels[k] belongs to parts[k].
+/// kernels::tree_sum for any floating dtype; levels[k] belongs to parts[k].
 void host_tree_sum(DType dtype, std::int64_t n, std::span<void* const> parts, std::span<const int> levels, void* out);
 
 }  // namespace lockstep::detail

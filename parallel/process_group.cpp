@@ -15,8 +15,9 @@ void check_tensor(const ProcessGroup& group, const char* op, const Tensor& x) {
                  to_string(group.device()), to_string(x.device()));
 }
 
-void check_reducible(const char* op, const Tensor& x, bool integers) {
-  if (integers && x.device() == kCpu && x.dtype() == DType::int64) return;
+/// Of all_reduce and reduce_scatter.
+void check_reducible(const char* op, const Tensor& x, ReduceOp how) {
+  if (how != ReduceOp::mean && x.device() == kCpu && x.dtype() == DType::int64) return;
   require_floating(op, x);
 }
 
@@ -63,7 +64,7 @@ std::string Collective::describe() const {
 
 Work ProcessGroup::all_reduce(const Tensor& x, ReduceOp op) {
   check_tensor(*this, "all_reduce", x);
-  check_reducible("all_reduce", x, op != ReduceOp::mean);
+  check_reducible("all_reduce", x, op);
   return start({.kind = Collective::Kind::all_reduce, .op = op, .input = x.detach()});
 }
 
@@ -84,7 +85,7 @@ Work ProcessGroup::reduce_scatter(const Tensor& x, const Tensor& out, ReduceOp o
   check_tensor(*this, "reduce_scatter", x);
   check_tensor(*this, "reduce_scatter", out);
   check_rows(*this, "reduce_scatter", x, out);
-  check_reducible("reduce_scatter", x, op != ReduceOp::mean);
+  check_reducible("reduce_scatter", x, op);
   return start({.kind = Collective::Kind::reduce_scatter, .op = op, .input = x.detach(), .output = out.detach()});
 }
 
@@ -106,7 +107,8 @@ void ProcessGroup::recv(const Tensor& x, int from) {
 
 Work ProcessGroup::tree_all_reduce(std::vector<TreeTensor> parts, const Tensor& out) {
   check_tensor(*this, "tree_all_reduce", out);
-  check_reducible("tree_all_reduce", out, false);
+  LOCKSTEP_CHECK(is_floating(out.dtype()) && (out.device() == kCpu || out.dtype() != DType::float64), DTypeError,
+                 "tree_all_reduce", "expected a floating dtype, not float64 on CUDA, got {}", name(out.dtype()));
   for (TreeTensor& part : parts) {
     require_same("tree_all_reduce", part.sum, out);
     LOCKSTEP_CHECK(part.sum.shape() == out.shape() && part.sum.layout() == out.layout(), ShapeError, "tree_all_reduce",

@@ -96,7 +96,8 @@ class ProcessGroup {
   void recv(const Tensor& x, int from);  ///< x becomes what rank `from` sends
   /// `out` becomes the sum over all replicas along the canonical tree, from nodes that the ranks have summed: each
   /// gives its own from left to right, and the ranks' follow each other. The memory of `out` may be that of a part; the
-  /// parts are used up. The same bits however the nodes are spread over ranks. Floating dtypes only.
+  /// parts are used up. The same bits however the nodes are spread over ranks. Any floating dtype (float64 on
+  /// the CPU only).
   Work tree_all_reduce(std::vector<TreeTensor> parts, const Tensor& out);
 
   /// What each rank says, in order: a small all_gather of a number, for host code.

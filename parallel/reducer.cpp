@@ -29,7 +29,7 @@ struct Bucket {
   bool adds = false;                              // the buffer holds gradients of earlier steps
   std::vector<std::pair<TreeNode, Tensor>> sums;  // of the replicas before, nodes from left to right
   std::vector<std::pair<TreeNode, Tensor>> kept;  // of steps that were not reduced: a leaf for each replica
-  Tensor result;
+  Tensor result, travelling;                      // the latter as bfloat16, if that is how gradients travel
   std::optional<Work> work;
 
   /// Elements [begin, begin + shape.numel()) of a buffer.
@@ -72,6 +72,10 @@ class Reducer::Impl {
                    "expected at least as many replicas as ranks, {}, got {}", group.size(), options_.replicas);
     LOCKSTEP_CHECK(options_.first_bucket_bytes > 0 && options_.bucket_bytes > 0, ValueError, "Reducer",
                    "expected buckets of more than 0 bytes");
+    LOCKSTEP_CHECK(!options_.bf16_compression || (options_.replicas == group.size() && options_.bitwise), ValueError,
+                   "Reducer",
+                   "expected one replica for each of {} ranks and bitwise sums with bf16_compression, got {}",
+                   group.size(), options_.replicas);
     for (const Tensor& param : params_) {
       LOCKSTEP_CHECK(param.defined() && param.is_leaf() && param.requires_grad(), AutogradError, "Reducer",
                      "expected parameters to be leaves that require a gradient");
@@ -141,6 +145,7 @@ class Reducer::Impl {
     for (Bucket& bucket : buckets_) {
       bucket.work->wait();
       bucket.work.reset();
+      if (bucket.travelling.defined()) bucket.result.copy_(std::exchange(bucket.travelling, {}));
       bucket.sums.clear();
     }
     stats_.seconds_waited += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -162,7 +167,7 @@ class Reducer::Impl {
       bucket.current = {};
       bucket.sums.clear();
       bucket.kept.clear();
-      bucket.result = {};
+      bucket.result = bucket.travelling = {};
       bucket.work.reset();
     }
     restore_grads();
@@ -331,9 +336,13 @@ class Reducer::Impl {
         bucket.work = group_.all_reduce(bucket.result);
         continue;
       }
+      if (options_.bf16_compression) bucket.travelling = bucket.result.to(DType::bfloat16);
       std::vector<TreeTensor> parts;
-      for (const auto& [node, sum] : bucket.sums) parts.push_back({sum, node.level});
-      bucket.work = group_.tree_all_reduce(std::move(parts), bucket.result);
+      for (const auto& [node, sum] : bucket.sums) {
+        parts.push_back({options_.bf16_compression ? bucket.travelling : sum, node.level});
+      }
+      const Tensor result = parts[0].sum;
+      bucket.work = group_.tree_all_reduce(std::move(parts), result);
     }
   }
 

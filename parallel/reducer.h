@@ -24,6 +24,9 @@ struct ReplicaOptions {
   std::size_t first_bucket_bytes = std::size_t{1} << 20;  ///< small, so that the first all-reduce starts early
   std::size_t bucket_bytes = std::size_t{25} << 20;       ///< at most, unless one parameter alone is larger
   bool overlap = true;  ///< false: every bucket is reduced after backward, which gives the same bits more slowly
+  /// Gradients travel between ranks as bfloat16 and are summed in it: half the bytes of float32, 8 bits of mantissa.
+  /// Needs one replica for each rank and bitwise = true.
+  bool bf16_compression = false;
   bool broadcast_buffers = true;  ///< after each step all ranks take over replica 0's buffers (running statistics)
 };
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <lockstep/core/base/check.h>
+#include <lockstep/core/base/dtype.h>
 #include <lockstep/core/base/thread_pool.h>
 #include <lockstep/kernels/common/tree_order.h>
 #include <lockstep/kernels/cpu/multiversion.h>
@@ -17,7 +18,9 @@ constexpr std::int64_t kGrain = 16 * kBlock;  // elements
 
 template <class T>
 LOCKSTEP_MULTIVERSION void add(std::int64_t n, const T* a, const T* b, T* out) {
-  for (std::int64_t i = 0; i < n; ++i) out[i] = a[i] + b[i];
+  for (std::int64_t i = 0; i < n; ++i) {
+    out[i] = static_cast<T>(static_cast<Compute<T>>(a[i]) + static_cast<Compute<T>>(b[i]));
+  }
 }
 
 }  // namespace
@@ -52,5 +55,7 @@ void tree_sum(Cpu, std::int64_t n, std::span<const TreePart<T>> parts, T* out) {
 
 template void tree_sum<float>(Cpu, std::int64_t, std::span<const TreePart<float>>, float*);
 template void tree_sum<double>(Cpu, std::int64_t, std::span<const TreePart<double>>, double*);
+template void tree_sum<float16>(Cpu, std::int64_t, std::span<const TreePart<float16>>, float16*);
+template void tree_sum<bfloat16>(Cpu, std::int64_t, std::span<const TreePart<bfloat16>>, bfloat16*);
 
 }  // namespace lockstep::kernels

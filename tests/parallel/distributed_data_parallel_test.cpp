@@ -516,7 +516,43 @@ TEST_CASE("what cannot be trained in parallel is refused") {
     SmallNet model;
     CHECK_THROWS_AS(DistributedDataParallel(model, group, {.replicas = 1}), ValueError);
     CHECK_THROWS_AS(DistributedDataParallel(model, group, {.bucket_bytes = 0}), ValueError);
+    CHECK_THROWS_AS(DistributedDataParallel(model, group, {.replicas = 6, .bf16_compression = true}), ValueError);
     model.requires_grad(false);
     CHECK_THROWS_AS(DistributedDataParallel(model, group), ValueError);
   });
+}
+
+TEST_CASE("with bf16 compression gradients are those of bfloat16, the same on all ranks") {
+  std::mutex mutex;
+  std::set<std::string> hashes;
+  double largest = 0;
+  spawn(devices_of(Device::Type::cpu, 3), [&](ProcessGroup& group) {
+    set_num_threads(1);
+    manual_seed(5);
+    SmallNet model(true, false), exact(true, false);
+    const std::uint64_t before = group.bytes_sent();
+    DistributedDataParallel compressed(model, group, {.bf16_compression = true}), full(exact, group);
+    exact.load_state_dict(model.state_dict());
+    const Batch batch = random_batch(20, 3);
+    const Batch rows = rows_of_replicas(batch, full.own(), 3);
+    const std::uint64_t at_start = group.bytes_sent();
+    compressed.backward(rows, loss_of(model));
+    const std::uint64_t with = group.bytes_sent() - at_start;
+    full.backward(rows, loss_of(exact));
+    const std::uint64_t without = group.bytes_sent() - at_start - with;
+    Sha256 sha;
+    std::lock_guard lock(mutex);
+    CHECK(with < without * 6 / 10 + (at_start - before) / 2);
+    for (std::size_t i = 0; i < model.parameters().size(); ++i) {
+      const Tensor gradient = model.parameters()[i].grad();
+      const double difference = relative_difference(gradient, exact.parameters()[i].grad());
+      largest = std::max(largest, difference);
+      CHECK(difference < 1e-2);
+      CHECK(same_bits(gradient.to(DType::bfloat16).to(DType::float32), gradient));
+      sha.update(gradient.data_ptr(), gradient.nbytes());
+    }
+    hashes.insert(sha.hex());
+  });
+  CHECK(largest > 1e-4);
+  CHECK(hashes.size() == 1);
 }

@@ -83,7 +83,7 @@ void MpiCollectives::wait(std::vector<MPI_Request>& requests, const std::functio
     if (done) return;
     const Clock::time_point now = Clock::now();
     if (now - start < kSpin) continue;
-    if (now > deadline) throw CommError("MPI_Testall", "expected the other ranks in time, got nothing from them");
+    if (now > deadline) throw CommError("~ProcessGroup", "expected the others in time, heard nothing from them");
     if (meanwhile && sleep == kLongestSleep) meanwhile();
     std::this_thread::sleep_for(sleep);
     sleep = std::min(sleep + sleep / 4, kLongestSleep);
@@ -104,11 +104,11 @@ bool MpiCollectives::agree(const std::string& same, const std::string& text, boo
   wait(
       requests, [&] { answer_announcement(text); }, deadline);
   ++collectives_;
-  if (least[0] != ~least[1]) throw_disagreement(text);
+  if (least[0] != ~least[1]) throw_disagreement(op_of(same), text);
   return least[2] == 1;
 }
 
-void MpiCollectives::throw_disagreement(const std::string& text) {
+void MpiCollectives::throw_disagreement(const std::string& op, const std::string& text) {
   const Announcement mine = announcement(text);
   std::vector<Announcement> all(static_cast<std::size_t>(size_));
   std::vector<MPI_Request> requests(1);
@@ -117,7 +117,7 @@ void MpiCollectives::throw_disagreement(const std::string& text) {
   wait(requests);
   std::size_t other = 1;
   while (other + 1 < all.size() && std::strcmp(all[0].text, all[other].text) == 0) ++other;
-  fail<Disagreement>(op_of(text).c_str(),
+  fail<Disagreement>(op.c_str(),
                      "expected the same collective on every rank, got {} on rank 0 and {} on rank {}", all[0].text,
                      all[other].text, other);
 }
@@ -171,7 +171,7 @@ void MpiCollectives::meet(int peer, const std::string& text) {
 }
 
 void MpiCollectives::leave(const std::string& why, Clock::time_point deadline) {
-  agree("the end of its process group", why, true, deadline);
+  agree("~ProcessGroup", why, true, deadline);
 }
 
 // ---- The collectives.

@@ -53,7 +53,7 @@ class MpiCollectives {
 
   bool agree(const std::string& same, const std::string& text, bool unchanged = true,
              Clock::time_point deadline = Clock::time_point::max());
-  [[noreturn]] void throw_disagreement(const std::string& text);
+  [[noreturn]] void throw_disagreement(const std::string& op, const std::string& text);
   void answer_announcement(const std::string& text);
   Announcement announcement(const std::string& text) const;
   void meet(int peer, const std::string& text);

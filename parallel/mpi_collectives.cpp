@@ -117,9 +117,8 @@ void MpiCollectives::throw_disagreement(const std::string& op, const std::string
   wait(requests);
   std::size_t other = 1;
   while (other + 1 < all.size() && std::strcmp(all[0].text, all[other].text) == 0) ++other;
-  fail<Disagreement>(op.c_str(),
-                     "expected the same collective on every rank, got {} on rank 0 and {} on rank {}", all[0].text,
-                     all[other].text, other);
+  fail<Disagreement>(op.c_str(), "expected the same collective on every rank, got {} on rank 0 and {} on rank {}",
+                     all[0].text, all[other].text, other);
 }
 
 MpiCollectives::Announcement MpiCollectives::announcement(const std::string& text) const {

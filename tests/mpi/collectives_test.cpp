@@ -169,7 +169,9 @@ TEST_CASE("gather_numbers tells what each rank says") {
 }
 
 TEST_CASE("No rank passes a barrier before all have come to it") {
-  const auto now = [] { return std::chrono::steady_clock::now().time_since_epoch().count(); };  // one clock on a machine
+  const auto now = [] {
+    return std::chrono::steady_clock::now().time_since_epoch().count();
+  };  // one clock on a machine
   for (int late = 0; late < group().size(); ++late) {
     if (group().rank() == late) std::this_thread::sleep_for(std::chrono::milliseconds(20));
     const std::int64_t came = now();

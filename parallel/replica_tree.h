@@ -3,20 +3,10 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
+
+#include <lockstep/core/base/run.h>
 
 namespace lockstep {
-
-/// A run [begin, end) of something.
-struct Run {
-  std::int64_t begin = 0, end = 0;
-
-  std::int64_t size() const { return end - begin; }  ///< how many
-  friend bool operator==(const Run&, const Run&) = default;
-};
-
-/// Part `index` of `n` things cut into `parts` runs, the first n % parts of them one longer than the rest.
-Run part_of(std::int64_t n, std::int64_t parts, std::int64_t index);
 
 /// A node of the canonical tree over replicas 0 … R − 1: [first, first + 2^level), those beyond the last one left out.
 struct TreeNode {

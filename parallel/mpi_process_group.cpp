@@ -46,6 +46,7 @@ class Job final : public Work::State {
     std::lock_guard lock(mutex_);
     done_ = true;
     error_ = std::move(error);
+    if (!error_) collective = {};  // lets go of the tensors
     finished_.notify_all();
   }
 

@@ -330,6 +330,7 @@ class Reducer::Impl {
   /// Starts those of the buckets before `end` that have not been, in their order, which is the same on all ranks.
   void launch_until(std::size_t end) {
     for (; launched_ < end; ++launched_) {
+      ++stats_.reduced;
       Bucket& bucket = buckets_[launched_];
       bucket.result = bucket.sums[0].second;
       if (!options_.bitwise) {

@@ -35,6 +35,7 @@ struct ReducerStats {
   std::int64_t steps = 0;                ///< calls of finish()
   std::int64_t buckets = 0;              ///< as they are now
   std::int64_t rebuilds = 0;             ///< 1 after the first step: buckets are then in the order of readiness
+  std::int64_t reduced = 0;              ///< buckets, over all steps
   std::int64_t reduced_in_backward = 0;  ///< buckets whose reduction started while backward went on
   double seconds_waited = 0.0;           ///< in finish(), for reductions: communication that was not hidden
 };

@@ -42,14 +42,12 @@ void Team::work(std::size_t rank) {
     if (stopping_) return;
     seen = job_;
     lock.unlock();
-    std::exception_ptr error;
-    bool first = false;
     try {
       (*body_)(rank);
     } catch (const std::exception& caught) {
-      error = std::current_exception();
       lock.lock();
-      first = !std::exchange(error_, error_ ? error_ : error);
+      const bool first = !error_;
+      if (first) error_ = std::current_exception();
       lock.unlock();
       if (first) (*failed_)(caught);
     }

@@ -22,18 +22,19 @@ struct Outcome {
   std::uint64_t copies = 0;
 };
 
-Outcome train(int ranks, const ReplicaOptions& options, int steps = 4, std::int64_t batch_size = 22) {
+Outcome train(Device::Type type, int ranks, const ReplicaOptions& options, int steps = 4) {
   manual_seed(7);
   Outcome outcome;
   std::mutex mutex;
   const std::uint64_t copies = detail::grad_destination_copies();
-  spawn(devices_of(Device::Type::cpu, ranks), [&](ProcessGroup& group) {
+  spawn(devices_of(type, ranks), [&](ProcessGroup& group) {
     SmallNet model;
+    model.to(group.device());
     DistributedDataParallel ddp(model, group, options);
     SGD optimizer(model.parameters(), {.lr = 0.1, .momentum = 0.9, .weight_decay = 1e-3});
     std::vector<double> losses;
     for (int step = 0; step < steps; ++step) {
-      const std::int64_t size = step == 2 ? 5 : batch_size;  // fewer images than replicas
+      const std::int64_t size = step == 2 ? 5 : 22;  // fewer images than replicas
       const Batch batch = random_batch(size, static_cast<std::uint64_t>(step));
       optimizer.zero_grad();
       const Tensor loss = ddp.backward(rows_of_replicas(batch, ddp.own(), ddp.replicas()), [&](const Batch& replica) {
@@ -56,19 +57,24 @@ Outcome train(int ranks, const ReplicaOptions& options, int steps = 4, std::int6
 
 TEST_CASE("the weights are the same bits for any number of ranks") {
   int runs = 0;
-  for (const std::int64_t replicas : {1, 2, 3, 6, 7, 8}) {
-    std::set<std::string> hashes;
-    std::set<std::vector<double>> losses;
-    for (int ranks = 1; ranks <= replicas; ++ranks) {
-      CAPTURE(replicas, ranks);
-      const Outcome outcome = train(ranks, {.replicas = replicas, .first_bucket_bytes = 1000, .bucket_bytes = 3000});
-      CHECK(outcome.copies == 0);
-      hashes.insert(outcome.hash);
-      losses.insert(outcome.losses);
-      ++runs;
+  for (const Device::Type type : device_types()) {
+    const bool on_cuda = type == Device::Type::cuda;
+    for (const std::int64_t replicas :
+         on_cuda ? std::vector<std::int64_t>{4, 3} : std::vector<std::int64_t>{1, 2, 3, 6, 7, 8}) {
+      std::set<std::string> hashes;
+      std::set<std::vector<double>> losses;
+      for (int ranks = 1; ranks <= replicas; ++ranks) {
+        CAPTURE(on_cuda, replicas, ranks);
+        const Outcome outcome = train(
+            type, ranks, {.replicas = replicas, .first_bucket_bytes = 1000, .bucket_bytes = 3000}, on_cuda ? 3 : 4);
+        CHECK(outcome.copies == 0);
+        hashes.insert(outcome.hash);
+        losses.insert(outcome.losses);
+        ++runs;
+      }
+      CHECK(hashes.size() == 1);
+      CHECK(losses.size() == 1);
     }
-    CHECK(hashes.size() == 1);
-    CHECK(losses.size() == 1);
   }
   std::printf("bitwise_runs: %d\n", runs);
 }

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include <lockstep/core/base/error.h>
 #include <lockstep/tests/cuda/cuda_test.h>
 
 using namespace lockstep;

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <thread>
 #include <utility>
 
 #include <lockstep/core/base/check.h>
-#include <lockstep/core/base/run.h>
 #include <lockstep/parallel/host_reduce.h>
 
 namespace lockstep::detail {
@@ -45,12 +45,8 @@ std::uint64_t hash_of(const std::string& text) {
 
 std::string op_of(const std::string& text) { return text.substr(0, text.find('(')); }
 
-/// The larger one; a NaN wins. MPI_MAX leaves open what a NaN does.
-template <class T>
-void max_of(void* in, void* in_out, int* count, MPI_Datatype*) {
-  const auto* a = static_cast<const T*>(in);
-  auto* b = static_cast<T*>(in_out);
-  for (int i = 0; i < *count; ++i) b[i] = a[i] > b[i] || a[i] != a[i] ? a[i] : b[i];
+std::byte* at(const Tensor& x, std::int64_t element) {
+  return static_cast<std::byte*>(x.data_ptr()) + static_cast<std::size_t>(element) * size_of(x.dtype());
 }
 
 }  // namespace
@@ -60,16 +56,11 @@ MpiCollectives::MpiCollectives() {
   check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
   check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
-  check(MPI_Op_create(max_of<float>, 1, &max_float_), "MPI_Op_create");
-  check(MPI_Op_create(max_of<double>, 1, &max_double_), "MPI_Op_create");
-  levels_.resize(static_cast<std::size_t>(size_));
+  one_each_.assign(static_cast<std::size_t>(size_), 1);
+  level_counts_.assign(static_cast<std::size_t>(size_), 0);
 }
 
-MpiCollectives::~MpiCollectives() {
-  MPI_Op_free(&max_double_);
-  MPI_Op_free(&max_float_);
-  MPI_Comm_free(&comm_);
-}
+MpiCollectives::~MpiCollectives() { MPI_Comm_free(&comm_); }
 
 void MpiCollectives::wait(std::vector<MPI_Request>& requests, const std::function<void()>& meanwhile,
                           Clock::time_point deadline) {
@@ -195,46 +186,21 @@ void MpiCollectives::run(const Collective& c) {
 
 std::uint64_t MpiCollectives::bytes_to_send(const Collective& c) const {
   const std::uint64_t others = static_cast<std::uint64_t>(size_ - 1);
+  const auto reduce_chunks = [&](const Tensor& x, std::uint64_t parts) {
+    const auto mine = static_cast<std::uint64_t>(part_of(x.numel(), size_, rank_).size());
+    return (parts * (static_cast<std::uint64_t>(x.numel()) - mine) + others * mine) * size_of(x.dtype());
+  };
   switch (c.kind) {
-    case Collective::Kind::all_reduce: return 2 * c.input.nbytes() * others / static_cast<std::uint64_t>(size_);
+    case Collective::Kind::all_reduce: return reduce_chunks(c.input, 1);
+    case Collective::Kind::tree_all_reduce: return reduce_chunks(c.output, c.parts.size());
     case Collective::Kind::reduce_scatter: return c.output.nbytes() * others;
     case Collective::Kind::all_gather: return c.input.nbytes() * others;
     case Collective::Kind::broadcast: return rank_ == c.root ? c.input.nbytes() * others : 0;
     case Collective::Kind::send: return c.input.nbytes();
     case Collective::Kind::recv:
     case Collective::Kind::barrier: return 0;
-    case Collective::Kind::tree_all_reduce: {
-      const auto mine = static_cast<std::uint64_t>(part_of(c.output.numel(), size_, rank_).size());
-      return (c.parts.size() * (static_cast<std::uint64_t>(c.output.numel()) - mine) + others * mine) *
-             size_of(c.output.dtype());
-    }
   }
   return 0;
-}
-
-MPI_Op MpiCollectives::op_for(ReduceOp op, DType dtype) const {
-  if (op != ReduceOp::max) return MPI_SUM;
-  return dtype == DType::float32 ? max_float_ : dtype == DType::float64 ? max_double_ : MPI_MAX;
-}
-
-void MpiCollectives::all_reduce(const Collective& c) {
-  Tensor x = c.input;
-  std::vector<MPI_Request> requests(1);
-  check(MPI_Iallreduce(MPI_IN_PLACE, x.data_ptr(), count_of(x), type_of(x.dtype()), op_for(c.op, x.dtype()), comm_,
-                       requests.data()),
-        "MPI_Iallreduce");
-  wait(requests);
-  if (c.op == ReduceOp::mean) x.mul_(1.0 / size_);
-}
-
-void MpiCollectives::reduce_scatter(const Collective& c) {
-  Tensor out = c.output;
-  std::vector<MPI_Request> requests(1);
-  check(MPI_Ireduce_scatter_block(c.input.data_ptr(), out.data_ptr(), count_of(out), type_of(out.dtype()),
-                                  op_for(c.op, out.dtype()), comm_, requests.data()),
-        "MPI_Ireduce_scatter_block");
-  wait(requests);
-  if (c.op == ReduceOp::mean) out.mul_(1.0 / size_);
 }
 
 void MpiCollectives::all_gather(const Collective& c) {
@@ -253,23 +219,88 @@ void MpiCollectives::broadcast(const Collective& c) {
   wait(requests);
 }
 
+void MpiCollectives::send(const Tensor& x, Run run, int to, std::vector<MPI_Request>& requests) {
+  check(MPI_Isend(at(x, run.begin), static_cast<int>(run.size()), type_of(x.dtype()), to, kDataTag, comm_,
+                  &requests.emplace_back()),
+        "MPI_Isend");
+}
+
+void MpiCollectives::receive(void* data, DType dtype, std::int64_t count, int from,
+                             std::vector<MPI_Request>& requests) {
+  check(MPI_Irecv(data, static_cast<int>(count), type_of(dtype), from, kDataTag, comm_, &requests.emplace_back()),
+        "MPI_Irecv");
+}
+
 void MpiCollectives::send_or_recv(const Collective& c) {
   const Tensor& x = c.input;
-  std::vector<MPI_Request> requests(1);
+  std::vector<MPI_Request> requests;
   if (c.kind == Collective::Kind::send) {
-    check(MPI_Isend(x.data_ptr(), count_of(x), type_of(x.dtype()), c.root, kDataTag, comm_, requests.data()),
-          "MPI_Isend");
+    send(x, {0, x.numel()}, c.root, requests);
   } else {
-    check(MPI_Irecv(x.data_ptr(), count_of(x), type_of(x.dtype()), c.root, kDataTag, comm_, requests.data()),
-          "MPI_Irecv");
+    receive(x.data_ptr(), x.dtype(), x.numel(), c.root, requests);
   }
   wait(requests);
 }
 
-// ---- tree_all_reduce: the elements are cut into a chunk for each rank. A rank gets its chunk of everyone's parts,
-// adds
-// ---- them up in the order of the tree, and sends the sum to all.
+// ---- Reductions. Each rank has its run of the elements: it collects that of everyone's tensors, makes one of them,
+// and
+// ---- spreads it where all are to have it.
 
+/// Sends the others their runs of `parts`, of which each rank has counts[rank]; returns where this rank's run of all
+/// parts is, those of rank 0 first.
+std::vector<void*> MpiCollectives::collect(const std::vector<Tensor>& parts, DType dtype,
+                                           const std::vector<std::size_t>& counts, const RunOf& run_of) {
+  const Run mine = run_of(rank_);
+  const std::size_t bytes = static_cast<std::size_t>(mine.size()) * size_of(dtype);
+  const std::size_t foreign = std::accumulate(counts.begin(), counts.end(), std::size_t{0}) - parts.size();
+  if (received_size_ < foreign * bytes) {
+    received_.reset();
+    received_size_ = foreign * bytes;
+    received_ = std::make_unique_for_overwrite<std::byte[]>(received_size_);
+  }
+  std::vector<MPI_Request> requests;
+  std::vector<void*> runs;
+  std::byte* place = received_.get();
+  for (int rank = 0; rank < size_; ++rank) {
+    for (std::size_t k = 0; k < counts[static_cast<std::size_t>(rank)]; ++k) {
+      runs.push_back(rank == rank_ ? at(parts[k], mine.begin) : std::exchange(place, place + bytes));
+      if (rank != rank_) receive(runs.back(), dtype, mine.size(), rank, requests);
+    }
+  }
+  for (int step = 1; step < size_; ++step) {  // starting with the next rank spreads the load
+    const int to = (rank_ + step) % size_;
+    for (const Tensor& part : parts) send(part, run_of(to), to, requests);
+  }
+  wait(requests);
+  return runs;
+}
+
+/// Gives this rank's run of x to the others, and gets theirs.
+void MpiCollectives::spread(const Tensor& x, const RunOf& run_of) {
+  std::vector<MPI_Request> requests;
+  for (int step = 1; step < size_; ++step) {
+    const int other = (rank_ + step) % size_;
+    receive(at(x, run_of(other).begin), x.dtype(), run_of(other).size(), other, requests);
+    send(x, run_of(rank_), other, requests);
+  }
+  wait(requests);
+}
+
+void MpiCollectives::all_reduce(const Collective& c) {
+  const Tensor& x = c.input;
+  const RunOf run_of = [&](int rank) { return part_of(x.numel(), size_, rank); };
+  const Run mine = run_of(rank_);
+  host_reduce(c.op, x.dtype(), mine.size(), collect({x}, x.dtype(), one_each_, run_of), at(x, mine.begin));
+  spread(x, run_of);
+}
+
+void MpiCollectives::reduce_scatter(const Collective& c) {
+  const Tensor& out = c.output;
+  const RunOf row_of = [&](int rank) { return Run{rank * out.numel(), (rank + 1) * out.numel()}; };
+  host_reduce(c.op, out.dtype(), out.numel(), collect({c.input}, out.dtype(), one_each_, row_of), out.data_ptr());
+}
+
+/// Tells all ranks the levels of the others' parts.
 void MpiCollectives::share_levels(const std::vector<int>& mine) {
   const int mine_count = static_cast<int>(mine.size());
   std::vector<int> counts(static_cast<std::size_t>(size_)), places;
@@ -278,82 +309,31 @@ void MpiCollectives::share_levels(const std::vector<int>& mine) {
   wait(requests);
   int total = 0;
   for (const int count : counts) places.push_back(std::exchange(total, total + count));
-  std::vector<int> all(static_cast<std::size_t>(total));
-  check(MPI_Iallgatherv(mine.data(), mine_count, MPI_INT, all.data(), counts.data(), places.data(), MPI_INT, comm_,
+  levels_.resize(static_cast<std::size_t>(total));
+  check(MPI_Iallgatherv(mine.data(), mine_count, MPI_INT, levels_.data(), counts.data(), places.data(), MPI_INT, comm_,
                         requests.data()),
         "MPI_Iallgatherv");
   wait(requests);
-  for (std::size_t r = 0; r < counts.size(); ++r) {
-    levels_[r].assign(all.begin() + places[r], all.begin() + places[r] + counts[r]);
-  }
+  level_counts_.assign(counts.begin(), counts.end());
+  own_levels_ = mine;
 }
 
 void MpiCollectives::tree_all_reduce(const Collective& c) {
-  const Tensor& out = c.output;
+  std::vector<Tensor> parts;
   std::vector<int> levels;
-  for (const TreeTensor& part : c.parts) levels.push_back(part.level);
+  for (const TreeTensor& part : c.parts) {
+    parts.push_back(part.sum);
+    levels.push_back(part.level);
+  }
   const std::string text = c.describe();
-  if (!agree(text, text, levels == levels_[static_cast<std::size_t>(rank_)])) share_levels(levels);
-  std::size_t foreign_parts = 0;
-  for (const std::vector<int>& of_rank : levels_) foreign_parts += of_rank.size();
-  if (foreign_parts == 0) throw Disagreement("tree_all_reduce", "expected at least one part, got none on any rank");
-  foreign_parts -= levels.size();
-
-  const std::size_t width = size_of(out.dtype());
-  const MPI_Datatype type = type_of(out.dtype());
-  const auto chunk_of = [&](int rank) { return part_of(out.numel(), size_, rank); };
-  const auto at = [&](const Tensor& x, std::int64_t i) {
-    return static_cast<std::byte*>(x.data_ptr()) + static_cast<std::size_t>(i) * width;
-  };
-  const Run mine = chunk_of(rank_);
-  const std::size_t mine_bytes = static_cast<std::size_t>(mine.size()) * width;
-  if (received_size_ < foreign_parts * mine_bytes) {
-    received_size_ = foreign_parts * mine_bytes;
-    received_.reset();
-    received_ = std::make_unique_for_overwrite<std::byte[]>(received_size_);
-  }
-
-  std::vector<MPI_Request> requests;
-  const auto send = [&](const Tensor& x, Run run, int to) {
-    check(
-        MPI_Isend(at(x, run.begin), static_cast<int>(run.size()), type, to, kDataTag, comm_, &requests.emplace_back()),
-        "MPI_Isend");
-  };
-  const auto receive = [&](void* to, Run run, int from) {
-    check(MPI_Irecv(to, static_cast<int>(run.size()), type, from, kDataTag, comm_, &requests.emplace_back()),
-          "MPI_Irecv");
-  };
-  // Starting with the next rank spreads the load.
-  const auto others = [&](auto&& body) {
-    for (int step = 1; step < size_; ++step) body((rank_ + step) % size_);
-  };
-  std::vector<void*> parts;  // this rank's chunk of all parts, in order
-  std::vector<int> part_levels;
-  std::byte* place = received_.get();
-  for (int r = 0; r < size_; ++r) {
-    for (std::size_t k = 0; k < levels_[static_cast<std::size_t>(r)].size(); ++k) {
-      if (r == rank_) {
-        parts.push_back(at(c.parts[k].sum, mine.begin));
-      } else {
-        receive(place, mine, r);
-        parts.push_back(std::exchange(place, place + mine_bytes));
-      }
-      part_levels.push_back(levels_[static_cast<std::size_t>(r)][k]);
-    }
-  }
-  others([&](int r) {
-    for (const TreeTensor& part : c.parts) send(part.sum, chunk_of(r), r);
-  });
-  wait(requests);
-
-  host_tree_sum(out.dtype(), mine.size(), parts, part_levels, at(out, mine.begin));
-
-  requests.clear();
-  others([&](int r) {
-    receive(at(out, chunk_of(r).begin), chunk_of(r), r);
-    send(out, mine, r);
-  });
-  wait(requests);
+  if (!agree(text, text, levels == own_levels_)) share_levels(levels);
+  if (levels_.empty()) throw Disagreement("tree_all_reduce", "expected at least one part, got none on any rank");
+  const Tensor& out = c.output;
+  const RunOf run_of = [&](int rank) { return part_of(out.numel(), size_, rank); };
+  const Run mine = run_of(rank_);
+  host_tree_sum(out.dtype(), mine.size(), collect(parts, out.dtype(), level_counts_, run_of), levels_,
+                at(out, mine.begin));
+  spread(out, run_of);
 }
 
 }  // namespace lockstep::detail

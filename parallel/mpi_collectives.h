@@ -1,4 +1,6 @@
-// The collectives of a process group by MPI calls, one after the other on one thread. Internal: includes mpi.h.
+// The collectives of a process group by MPI calls, one after the other on one thread. Reductions are ours: each rank
+// adds up its chunk of the elements in one order, so that the bits are those of other groups (MPI_Iallreduce of Open
+// MPI 4.1 takes twice to four times as long besides: measured with 45 MB). Internal: includes mpi.h.
 #pragma once
 
 #include <mpi.h>
@@ -13,6 +15,7 @@
 #include <vector>
 
 #include <lockstep/core/base/error.h>
+#include <lockstep/core/base/run.h>
 #include <lockstep/parallel/process_group.h>
 
 namespace lockstep::detail {
@@ -36,7 +39,7 @@ class MpiCollectives {
   int rank() const { return rank_; }  ///< in MPI_COMM_WORLD
   int size() const { return size_; }  ///< of MPI_COMM_WORLD
 
-  /// Bytes that run() will send from here. Of MPI's own reductions: those that a ring of ranks sends.
+  /// Bytes that run() will send from here; of broadcast, all that reach others.
   std::uint64_t bytes_to_send(const Collective& collective) const;
   /// Does it; returns when the results are there. Throws Disagreement; CommError for what MPI reports, after which
   /// nothing more is possible.
@@ -65,17 +68,26 @@ class MpiCollectives {
   void send_or_recv(const Collective& collective);
   void tree_all_reduce(const Collective& collective);
   void share_levels(const std::vector<int>& mine);
-  MPI_Op op_for(ReduceOp op, DType dtype) const;
+
+  using RunOf = std::function<Run(int rank)>;  // of a tensor's elements
+  std::vector<void*> collect(const std::vector<Tensor>& parts, DType dtype, const std::vector<std::size_t>& counts,
+                             const RunOf& run_of);
+  void spread(const Tensor& x, const RunOf& run_of);
+  void send(const Tensor& x, Run run, int to, std::vector<MPI_Request>& requests);
+  void receive(void* data, DType dtype, std::int64_t count, int from, std::vector<MPI_Request>& requests);
 
   void wait(std::vector<MPI_Request>& requests, const std::function<void()>& meanwhile = {},
             Clock::time_point deadline = Clock::time_point::max());
 
   MPI_Comm comm_ = MPI_COMM_NULL;
-  MPI_Op max_float_ = MPI_OP_NULL, max_double_ = MPI_OP_NULL;
   int rank_ = 0, size_ = 1;
   std::uint64_t collectives_ = 0;
-  std::map<int, Announcement> early_;     // of ranks that are ahead of this one
-  std::vector<std::vector<int>> levels_;  // of the parts of the last tree_all_reduce, by rank
+  std::map<int, Announcement> early_;  // of ranks that are ahead of this one
+  std::vector<std::size_t> one_each_;  // 1 for each rank
+  // Of the parts of the last tree_all_reduce: this rank's levels, how many each rank has, and the levels of all.
+  std::vector<int> own_levels_;
+  std::vector<std::size_t> level_counts_;
+  std::vector<int> levels_;
   std::unique_ptr<std::byte[]> received_;
   std::size_t received_size_ = 0;
 };

@@ -10,8 +10,8 @@ namespace lockstep {
 /// This process's end of the group of all processes that MPI has started together (alone: a group of one). It carries
 /// CPU tensors. MPI belongs to one thread of the group, which starts it, makes every call of it, in the order in which
 /// collectives were called, and ends it; so collectives go on while other threads compute, and the program itself must
-/// not call MPI. Reductions other than tree_all_reduce are MPI's own, all of them one tensor at a time; bytes_sent()
-/// counts them as what a ring of ranks sends, and leaves out the few bytes by which calls are compared.
+/// not call MPI. Reductions give the bits of a LocalProcessGroup of as many ranks. bytes_sent() leaves out the few
+/// bytes by which calls are compared.
 ///
 /// A process has one such group in its life. Its destructor waits for the other ranks to destroy theirs; those that
 /// call a collective instead get a CommError. While an exception passes through, the destructor does not wait: the

@@ -221,11 +221,17 @@ class MpiProcessGroup final : public ProcessGroup {
 
 }  // namespace
 
-std::unique_ptr<ProcessGroup> mpi_process_group() {
+std::unique_ptr<ProcessGroup> mpi_process_group(const LaunchEnv& env) {
   static std::atomic<bool> made{false};
   LOCKSTEP_CHECK(!made.exchange(true), CommError, "mpi_process_group",
                  "expected one group in the life of a process, got a second one");
-  return std::make_unique<MpiProcessGroup>(std::make_unique<MpiThread>());
+  auto group = std::make_unique<MpiProcessGroup>(std::make_unique<MpiThread>());
+  // A launcher that launch_env does not know looks like none.
+  const bool same = group->rank() == env.rank && group->size() == env.size;
+  LOCKSTEP_CHECK(same || env.source == LaunchEnv().source, CommError, "mpi_process_group",
+                 "expected {}, got rank {} of {} from MPI, which knows processes that mpirun or srun --mpi has started",
+                 to_string(env), group->rank(), group->size());
+  return group;
 }
 
 }  // namespace lockstep

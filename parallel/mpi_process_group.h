@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include <lockstep/parallel/launch_env.h>
 #include <lockstep/parallel/process_group.h>
 
 namespace lockstep {
@@ -15,11 +16,12 @@ namespace lockstep {
 ///
 /// A process has one such group in its life. Its destructor waits for the other ranks to destroy theirs; those that
 /// call a collective instead get a CommError. While an exception passes through, the destructor does not wait: the
-/// other ranks are told so in the collectives that they call, and after 5 s, or when this process ends without them,
-/// the job is ended with MPI_Abort.
+/// other ranks are told so in the collectives that they call, and after 5 s without them, for which the end of this
+/// process waits, the job is ended with MPI_Abort.
 ///
-/// Throws CommError if this library was built without MPI, for a second group, or if the program has started MPI
-/// itself.
-std::unique_ptr<ProcessGroup> mpi_process_group();
+/// Throws CommError if this library was built without MPI, for a second group, if the program has started MPI itself,
+/// or if MPI gives this process another rank or size than `env` (by default, what launch_env finds) says: processes
+/// that torchrun has started, for example, are nothing to MPI.
+std::unique_ptr<ProcessGroup> mpi_process_group(const LaunchEnv& env = launch_env());
 
 }  // namespace lockstep

@@ -14,7 +14,9 @@ using namespace lockstep;
 namespace {
 
 void run(const std::string& fault) {
-  const std::unique_ptr<ProcessGroup> group = mpi_process_group();
+  LaunchEnv env = launch_env();
+  if (fault == "is_elsewhere") env = {.rank = env.rank, .size = 8, .local_size = 8, .source = "torchrun"};
+  const std::unique_ptr<ProcessGroup> group = mpi_process_group(env);
   const bool faulty = group->rank() == 1;
   const Tensor x = Tensor::ones({4});
   group->all_reduce(x).wait();

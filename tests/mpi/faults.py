@@ -17,6 +17,8 @@ CASES = {  # fault: (seconds it may take, what must be printed)
     "throws_alone": (30, ["caught: planted", "lockstep: rank 1 ends the job: it leaves its process group by an exception"]),
     "leaves": (30, ["caught: [all_reduce] expected the same collective on every rank, got all_reduce(sum, float32 [4]) on rank 0 "
                     "and the end of its process group on rank 1"]),
+    "is_elsewhere": (20, ["caught: [mpi_process_group] expected rank 0 of 8, 0 of 8 on this machine, by torchrun, got rank 0 of 2 "
+                          "from MPI"]),
     "exits": (30, []),  # mpirun's own words
 }
 

@@ -69,7 +69,7 @@ def print_ratios(ours, medians_by_version, unit, digits):
 
 
 def compare_steps(lockstep, torches, size, batch, args):
-    options = ["--size", str(size), "--batch", str(batch), "--threads", str(args.threads)]
+    options = ["--size", str(size), "--batch", str(batch), "--threads", str(args.threads), "--device", args.device]
     children = [Child("Lockstep", [lockstep / "train_step"], options)]
     versions = {}
     for version, python in torches.items():
@@ -92,7 +92,8 @@ def compare_steps(lockstep, torches, size, batch, args):
                 *(f"{child.median(part):.1f}" for part in ("forward_ms", "backward_ms", "optimizer_ms")),
                 f"{child.steps[-1]['peak_mb']:.0f}"]
 
-    title = f"ResNet-18, {size}×{size}, batch {batch}, float32, {args.threads} threads: ms per step, {args.steps} steps"
+    where = f"{args.threads} threads" if args.device == "cpu" else args.device
+    title = f"ResNet-18, {size}×{size}, batch {batch}, float32, {where}: ms per step, {args.steps} steps"
     header = ["", "median", "min", "quartiles", "forward", "backward", "optimizer", "peak MiB"]
     print_table(title, header, map(row, children))
     medians = {version: [twin.median() for twin in twins] for version, twins in versions.items()}
@@ -110,7 +111,8 @@ def seconds_to_first_step(command):
 
 
 def compare_starts(lockstep, torches, args):
-    options = ["--size", "32", "--batch", "128", "--threads", str(args.threads), "--steps", "1"]
+    options = ["--size", "32", "--batch", "128", "--threads", str(args.threads), "--device", args.device,
+               "--steps", "1"]
     commands = {"Lockstep": [lockstep / "train_step", *options]}
     commands.update({version: [python, TWINS / "train_step.py", *options] for version, python in torches.items()})
     seconds = {name: [] for name in commands}
@@ -176,6 +178,7 @@ def main():
                         help="an interpreter that has torch and torchvision; may be repeated")
     parser.add_argument("--libtorch", help="host_cost built with LibTorch")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N, of training steps and starts")
     parser.add_argument("--steps", type=int, default=30, help="counted steps of each contestant")
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--starts", type=int, default=7)

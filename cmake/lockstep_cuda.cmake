@@ -9,6 +9,7 @@ string(TOUPPER "${LOCKSTEP_CUDA}" lockstep_cuda)
 if(NOT lockstep_cuda MATCHES "^(AUTO|ON|OFF|EMULATED)$")
   message(FATAL_ERROR "LOCKSTEP_CUDA: expected AUTO, ON, OFF or EMULATED, got '${LOCKSTEP_CUDA}'")
 endif()
+list(APPEND CMAKE_PREFIX_PATH ${CMAKE_CURRENT_SOURCE_DIR}/build/python)  # what scripts/setup.sh --cuda brings
 
 set(reason "as asked for")
 if(lockstep_cuda STREQUAL "AUTO")

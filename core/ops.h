@@ -37,7 +37,9 @@
 //   max                 element     0     0   values are only moved
 //   matmul              tensor     32    32   sums of up to 1,000 products of either sign, one after another
 //   linear              tensor     32    32   sums of up to 1,000 products of either sign, one after another
+//   linear_relu         tensor     32    32   sums of up to 1,000 products of either sign, one after another
 //   conv2d              tensor     32    32   sums of up to 4,000 products of either sign
+//   conv2d_relu         tensor     32    32   sums of up to 4,000 products of either sign
 //   max_pool2d          tensor      0     4   values are moved; a gradient is a sum over windows
 //   avg_pool2d          tensor      3     3   means of up to 25 elements
 //   adaptive_avg_pool2d tensor      3     3   means of up to 400 elements
@@ -139,6 +141,8 @@ std::int64_t count_correct(const Tensor& logits, const Tensor& target, std::int6
 Tensor matmul(const Tensor& a, const Tensor& b);
 /// x · weightᵀ + bias with x [..., in], weight [out, in], bias [out] or undefined.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
+/// relu(linear(x, weight, bias)) in one pass where the device can; on CUDA the ReLU may turn NaN into 0.
+Tensor linear_relu(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
 
 // ---- Convolution and pooling. x [N, C, H, W]; pools take N = 0, but no other size of 0.
 
@@ -154,6 +158,8 @@ struct Conv2dOptions {
 /// torch.nn.functional.conv2d: weight [K, C / groups, R, S], bias [K] or undefined → [N, K, P, Q]. N and C may be 0, no
 /// other size.
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, const Conv2dOptions& options = {});
+/// relu(conv2d(x, weight, bias, options)) in one pass where the device can; on CUDA the ReLU may turn NaN into 0.
+Tensor conv2d_relu(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, const Conv2dOptions& options = {});
 
 /// Options of max_pool2d and avg_pool2d, by height and width.
 struct Pool2dOptions {

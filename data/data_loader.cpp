@@ -17,9 +17,11 @@ namespace lockstep {
 /// b % slots; a worker claims it only when it is less than `slots` ahead of the consumer, so that its slot is free.
 class DataLoader::Epoch::Impl {
  public:
-  Impl(std::shared_ptr<const Dataset> dataset, Compose transform, const DataLoaderOptions& options,
-       std::vector<std::int64_t> order, std::int64_t epoch, std::int64_t first_batch, std::int64_t batches)
+  Impl(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const DeviceDataset> on_device, Compose transform,
+       const DataLoaderOptions& options, std::vector<std::int64_t> order, std::int64_t epoch, std::int64_t first_batch,
+       std::int64_t batches)
       : dataset_(std::move(dataset)),
+        on_device_(std::move(on_device)),
         transform_(std::move(transform)),
         order_(std::move(order)),
         batch_size_(options.batch_size),
@@ -29,7 +31,7 @@ class DataLoader::Epoch::Impl {
         position_(first_batch),
         claimed_(first_batch) {
     const std::int64_t left = batches - first_batch;
-    const auto workers = static_cast<std::size_t>(std::min<std::int64_t>(options.workers, left));
+    const auto workers = static_cast<std::size_t>(on_device_ ? 0 : std::min<std::int64_t>(options.workers, left));
     if (workers == 0) return;
     slots_.resize(
         static_cast<std::size_t>(std::min<std::int64_t>(std::int64_t{options.workers} * options.prefetch, left)));
@@ -111,6 +113,7 @@ class DataLoader::Epoch::Impl {
   Batch make_batch(std::int64_t number, Room& room) const {
     const auto begin = order_.begin() + number * batch_size_;
     const auto count = std::min<std::int64_t>(batch_size_, order_.end() - begin);
+    if (on_device_) return on_device_->batch({begin, begin + count});
     Batch batch;
     batch.indices.assign(begin, begin + count);
     batch.labels = Tensor::empty({count}, {.dtype = DType::int64});
@@ -142,6 +145,7 @@ class DataLoader::Epoch::Impl {
   }
 
   const std::shared_ptr<const Dataset> dataset_;
+  const std::shared_ptr<const DeviceDataset> on_device_;
   const Compose transform_;
   const std::vector<std::int64_t> order_;
   const std::int64_t batch_size_;
@@ -184,6 +188,12 @@ DataLoader::DataLoader(std::shared_ptr<const Dataset> dataset, Compose transform
   } else if (!sampler_) {
     sampler_ = std::make_shared<SequentialSampler>(dataset_->size());
   }
+  if (options_.device.type == Device::Type::cuda) {
+    auto in_memory = std::dynamic_pointer_cast<const TensorDataset>(dataset_);
+    LOCKSTEP_CHECK(in_memory != nullptr, ValueError, "DataLoader",
+                   "expected a TensorDataset for batches made on {}, got another data set", to_string(options_.device));
+    on_device_ = std::make_shared<DeviceDataset>(std::move(in_memory), transform_, options_.device);
+  }
 }
 
 std::int64_t DataLoader::size() const {
@@ -198,9 +208,15 @@ DataLoader::Epoch DataLoader::epoch(std::int64_t epoch, std::int64_t first_batch
   std::vector<std::int64_t> order = sampler_->indices(epoch);
   LOCKSTEP_CHECK(static_cast<std::int64_t>(order.size()) == sampler_->size(), ValueError, "DataLoader::epoch",
                  "expected {} indices from the sampler, got {}", sampler_->size(), order.size());
-  if (first_batch < size()) dataset_->prepare();
-  return Epoch(
-      std::make_unique<Epoch::Impl>(dataset_, transform_, options_, std::move(order), epoch, first_batch, size()));
+  if (first_batch < size()) {
+    if (on_device_) {
+      on_device_->prepare();
+    } else {
+      dataset_->prepare();
+    }
+  }
+  return Epoch(std::make_unique<Epoch::Impl>(dataset_, on_device_, transform_, options_, std::move(order), epoch,
+                                             first_batch, size()));
 }
 
 }  // namespace lockstep

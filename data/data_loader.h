@@ -7,22 +7,14 @@
 #include <optional>
 #include <vector>
 
+#include <lockstep/data/batch.h>
 #include <lockstep/data/dataset.h>
+#include <lockstep/data/device_dataset.h>
 #include <lockstep/data/sampler.h>
 #include <lockstep/data/transforms/compose.h>
 #include <lockstep/data/transforms/to_tensor.h>
 
 namespace lockstep {
-
-/// B images of one shape. The tensors belong to whoever holds the batch.
-struct Batch {
-  Tensor images;                      ///< float32 [B, C, H, W], channels_last
-  Tensor labels;                      ///< int64 [B]
-  std::vector<std::int64_t> indices;  ///< of the images in the data set
-
-  /// B, the number of images.
-  std::int64_t size() const { return static_cast<std::int64_t>(indices.size()); }
-};
 
 /// torch.utils.data.DataLoader's, and a seed.
 struct DataLoaderOptions {
@@ -33,16 +25,22 @@ struct DataLoaderOptions {
   int prefetch = 2;        ///< batches that each worker may be ahead
   bool drop_last = false;  ///< leave out a last batch that is not full
   std::shared_ptr<const Sampler> sampler = {};  ///< instead of `shuffle`: which examples, in which order
+  /// Where batches are made. On a CUDA device the images, a TensorDataset's, are moved there as bytes once, at the
+  /// first epoch, and the calling thread only queues a kernel for each batch (DeviceDataset says with which
+  /// transforms); `workers` have nothing to do.
+  Device device = kCpu;
 };
 
-/// `for (Batch batch : loader.epoch(3)) …`. Batches are a function of (data set, transform, options but for workers and
-/// prefetch, epoch): the same bits for any number of workers. May be used from several threads.
+/// `for (Batch batch : loader.epoch(3)) …`. Batches are a function of (data set, transform, options but for workers,
+/// prefetch and device, epoch): the same bits for any number of workers and on any device. May be used from several
+/// threads.
 class DataLoader {
  public:
   class Epoch;
 
   /// Throws ValueError unless batch_size ≥ 1, workers is in [0, 1024] and prefetch ≥ 1, if both `shuffle` and `sampler`
-  /// are set, or for a null data set.
+  /// are set, or for a null data set; on a CUDA device ValueError for a data set that is no TensorDataset, and what
+  /// DeviceDataset throws.
   explicit DataLoader(std::shared_ptr<const Dataset> dataset, Compose transform = Compose(ToTensor()),
                       DataLoaderOptions options = {});
 
@@ -52,7 +50,7 @@ class DataLoader {
 
   /// Epoch number `epoch` (from 0), from its batch `first_batch` on; starts the workers. first_batch == size() is an
   /// epoch with nothing left. Throws ValueError for a negative epoch or a first_batch outside [0, size()], and what
-  /// Dataset::prepare throws.
+  /// Dataset::prepare (DeviceDataset::prepare) throws.
   Epoch epoch(std::int64_t epoch, std::int64_t first_batch = 0) const;
 
  private:
@@ -60,6 +58,7 @@ class DataLoader {
   Compose transform_;
   DataLoaderOptions options_;
   std::shared_ptr<const Sampler> sampler_;
+  std::shared_ptr<const DeviceDataset> on_device_;  // or null: batches are made on the CPU
 };
 
 /// One pass through the data. Its destructor stops the workers after the image they are at.

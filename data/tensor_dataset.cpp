@@ -20,6 +20,9 @@ TensorDataset::Contents TensorDataset::load() const { return contents_; }
 
 void TensorDataset::adopt(Contents contents) const {
   const auto& [images, labels] = contents;
+  LOCKSTEP_CHECK(images.device() == kCpu && labels.device() == kCpu, DeviceError, "TensorDataset",
+                 "expected images and labels on the CPU, got {} and {}", to_string(images.device()),
+                 to_string(labels.device()));
   LOCKSTEP_CHECK(images.dtype() == DType::uint8 && labels.dtype() == DType::int64, DTypeError, "TensorDataset",
                  "expected uint8 images and int64 labels, got {} and {}", name(images.dtype()), name(labels.dtype()));
   LOCKSTEP_CHECK(images.rank() == 4 && images.layout() == Layout::row_major && labels.rank() == 1 &&

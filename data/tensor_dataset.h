@@ -13,8 +13,8 @@ namespace lockstep {
 /// Labelled images of one size, all in memory.
 class TensorDataset : public Dataset {
  public:
-  /// `images` uint8 [N, C, H, W], row-major; `labels` int64 [N]; both shared, not copied. Throws ShapeError,
-  /// DTypeError, and ValueError for a label outside [0, classes.size()).
+  /// `images` uint8 [N, C, H, W], row-major; `labels` int64 [N]; both on the CPU; shared, not copied. Throws
+  /// ShapeError, DTypeError, DeviceError, and ValueError for a label outside [0, classes.size()).
   TensorDataset(Tensor images, Tensor labels, std::vector<std::string> classes);
 
   std::int64_t size() const override { return size_; }

@@ -38,11 +38,14 @@ int main(int argc, char** argv) try {
     if (app.count("--log-interval") == 0) options.log_interval = 25;  // an epoch has 79 steps
   }
   const TrainingData data = load_data(options);
-  const DataLoader train_loader(
-      data.train, plain_transform(),
-      {.batch_size = options.batch_size, .shuffle = true, .seed = options.seed, .workers = options.workers});
+  const DataLoader train_loader(data.train, plain_transform(),
+                                {.batch_size = options.batch_size,
+                                 .shuffle = true,
+                                 .seed = options.seed,
+                                 .workers = options.workers,
+                                 .device = device});
   const DataLoader test_loader(data.test, plain_transform(),
-                               {.batch_size = options.batch_size, .workers = options.workers});
+                               {.batch_size = options.batch_size, .workers = options.workers, .device = device});
 
   ResNet model = resnet18({.num_classes = static_cast<std::int64_t>(data.train->classes().size())});
   model.to(device);
@@ -57,7 +60,7 @@ int main(int argc, char** argv) try {
     std::int64_t step = 0;
     for (const Batch& batch : train_loader.epoch(epoch - 1)) {
       optimizer.zero_grad();
-      const Tensor loss = cross_entropy(model(batch.images.to(device)), batch.labels.to(device));
+      const Tensor loss = cross_entropy(model(batch.images), batch.labels);
       loss.backward();
       optimizer.step();
 
@@ -71,7 +74,7 @@ int main(int argc, char** argv) try {
       if (step == steps) break;
     }
     bar.finish();
-    print_line(fmt::format("[Epoch {}] Test accuracy: {:.2f} %", epoch, test_accuracy(model, test_loader, device)));
+    print_line(fmt::format("[Epoch {}] Test accuracy: {:.2f} %", epoch, test_accuracy(model, test_loader)));
   }
 
   save_safetensors(save, model.state_dict(), {{"format", "pt"}});

@@ -31,7 +31,7 @@ struct TrainerOptions {
     app.add_option("--momentum", sgd.momentum)->capture_default_str();
     app.add_option("--weight-decay", sgd.weight_decay)->capture_default_str();
     app.add_option("--seed", seed, "Of the initial weights and the order of the images")->capture_default_str();
-    app.add_option("--workers", workers, "Threads that prepare batches")->capture_default_str();
+    app.add_option("--workers", workers, "Threads that prepare batches on the CPU")->capture_default_str();
   }
   /// What one has that goes on for epochs.
   void add_epochs_to(CLI::App& app) {
@@ -61,12 +61,12 @@ inline TrainingData load_data(TrainerOptions& options) {
 inline Compose plain_transform() { return Compose(ToTensor(), Normalize({0.5}, {0.5})); }
 
 /// Percent of the loader's images that the model gets right.
-inline double test_accuracy(Module& model, const DataLoader& loader, Device device) {
+inline double test_accuracy(Module& model, const DataLoader& loader) {
   const NoGradGuard no_grad;
   model.eval();
   std::int64_t correct = 0;
   for (const Batch& batch : loader.epoch(0)) {
-    correct += count_correct(model(batch.images.to(device)), batch.labels.to(device));
+    correct += count_correct(model(batch.images), batch.labels);
   }
   model.train();
   return 100.0 * static_cast<double>(correct) / static_cast<double>(loader.dataset().size());

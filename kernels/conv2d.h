@@ -26,12 +26,12 @@ struct Conv2dShape {
 namespace kernels {
 
 /// Bytes of workspace (64-byte aligned, contents irrelevant) that the three functions below need for this shape, for
-/// the calling thread's num_threads(); `bias` says whether conv2d_forward will get one. The float versions on the CPU
-/// keep a cache of oneDNN primitives, the double ones are plain loops; on CUDA all keep a cache of cuDNN's plans.
+/// the calling thread's num_threads(); `bias` and `relu` say what conv2d_forward will get. The float versions on the
+/// CPU keep a cache of oneDNN primitives, the double ones are plain loops; on CUDA all keep a cache of cuDNN's plans.
 template <class T>
-std::size_t conv2d_forward_workspace(Cpu, const Conv2dShape& shape, bool bias);
+std::size_t conv2d_forward_workspace(Cpu, const Conv2dShape& shape, bool bias, bool relu);
 template <class T>
-std::size_t conv2d_forward_workspace(CudaStream, const Conv2dShape& shape, bool bias);
+std::size_t conv2d_forward_workspace(CudaStream, const Conv2dShape& shape, bool bias, bool relu);
 /// As conv2d_forward_workspace.
 template <class T>
 std::size_t conv2d_backward_data_workspace(Cpu, const Conv2dShape& shape);
@@ -43,11 +43,13 @@ std::size_t conv2d_backward_weight_workspace(Cpu, const Conv2dShape& shape);
 template <class T>
 std::size_t conv2d_backward_weight_workspace(CudaStream, const Conv2dShape& shape);
 
-/// y = x ⋆ w + bias. bias [K] or null.
+/// y = x ⋆ w + bias, or with `relu` max(x ⋆ w + bias, 0). bias [K] or null.
 template <class T>
-void conv2d_forward(Cpu, const Conv2dShape& shape, const T* x, const T* w, const T* bias, T* y, void* workspace);
+void conv2d_forward(Cpu, const Conv2dShape& shape, const T* x, const T* w, const T* bias, bool relu, T* y,
+                    void* workspace);
 template <class T>
-void conv2d_forward(CudaStream, const Conv2dShape& shape, const T* x, const T* w, const T* bias, T* y, void* workspace);
+void conv2d_forward(CudaStream, const Conv2dShape& shape, const T* x, const T* w, const T* bias, bool relu, T* y,
+                    void* workspace);
 
 /// grad_x from grad_y; overwrites grad_x.
 template <class T>

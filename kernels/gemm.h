@@ -24,12 +24,12 @@ void tiled_gemm(CudaStream, bool transpose_a, bool transpose_b, std::int64_t m, 
                 const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c,
                 std::int64_t ldc);
 
-/// y [rows, out] = x [rows, in] · wᵀ + bias with w [out, in], bias [out] or null.
+/// y [rows, out] = x [rows, in] · wᵀ + bias with w [out, in], bias [out] or null; with `relu` the larger of that and 0.
 template <class T>
 void linear_forward(Cpu, std::int64_t rows, std::int64_t out, std::int64_t in, const T* x, const T* w, const T* bias,
-                    T* y);
+                    bool relu, T* y);
 template <class T>
 void linear_forward(CudaStream, std::int64_t rows, std::int64_t out, std::int64_t in, const T* x, const T* w,
-                    const T* bias, T* y);
+                    const T* bias, bool relu, T* y);
 
 }  // namespace lockstep::kernels

@@ -14,4 +14,11 @@ bool is_tf32_allowed();  ///< what allow_tf32 was told last
 void deterministic(bool on);
 bool is_deterministic();  ///< what deterministic was told last
 
+/// Lets the first use of each size of a convolution on CUDA time the algorithms that cuDNN puts first and keep the
+/// fastest for as long as the process lives (torch.backends.cudnn.benchmark); else cuDNN's guess is taken. At first
+/// false. Which is fastest may differ from run to run, and with it the bits, also among the algorithms that
+/// deterministic(true) allows.
+void cudnn_benchmark(bool on);
+bool is_cudnn_benchmark();  ///< what cudnn_benchmark was told last
+
 }  // namespace lockstep

@@ -1,4 +1,4 @@
-// 2-D convolution.
+// 2-D convolution, alone and with a ReLU behind it.
 #include <lockstep/kernels/conv2d.h>
 
 #include <algorithm>
@@ -6,6 +6,7 @@
 #include <lockstep/core/base/check.h>
 #include <lockstep/core/dispatch.h>
 #include <lockstep/core/ops.h>
+#include <lockstep/core/ops/relu_backward.h>
 #include <lockstep/core/tensor_impl.h>
 
 namespace lockstep {
@@ -13,8 +14,8 @@ namespace {
 
 constexpr std::int64_t kMaxExtent = (std::int64_t{1} << 31) - 1;  // so that no output size overflows
 
-Conv2dShape check_shapes(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& o) {
-  const char* op = "conv2d";
+Conv2dShape check_shapes(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                         const Conv2dOptions& o) {
   require_same(op, x, weight);
   LOCKSTEP_CHECK(x.rank() == 4 && weight.rank() == 4, ShapeError, op,
                  "expected x [N, C, H, W] and weight [K, C / groups, R, S], got {} and {}", to_string(x.shape()),
@@ -70,45 +71,59 @@ Conv2dShape check_shapes(const Tensor& x, const Tensor& weight, const Tensor& bi
   return s;
 }
 
-}  // namespace
-
-Tensor conv2d(const Tensor& x_any, const Tensor& weight_any, const Tensor& bias, const Conv2dOptions& options) {
-  const Conv2dShape shape = check_shapes(x_any, weight_any, bias, options);
+Tensor convolve(const char* op, const Tensor& x_any, const Tensor& weight_any, const Tensor& bias,
+                const Conv2dOptions& options, bool relu) {
+  const Conv2dShape shape = check_shapes(op, x_any, weight_any, bias, options);
   const Tensor x = x_any.to(Layout::channels_last);
   const Tensor weight = weight_any.to(Layout::channels_last);
   const TensorOptions last{x.dtype(), x.device(), Layout::channels_last};
   Tensor y = Tensor::empty({shape.n, shape.k, shape.p, shape.q}, last);
-  dispatch_floating("conv2d", x, [&]<class T>(auto on) {
-    const Tensor scratch = detail::workspace(x, kernels::conv2d_forward_workspace<T>(on, shape, bias.defined()));
+  dispatch_floating(op, x, [&]<class T>(auto on) {
+    const Tensor scratch = detail::workspace(x, kernels::conv2d_forward_workspace<T>(on, shape, bias.defined(), relu));
     kernels::conv2d_forward<T>(on, shape, x.data<T>(), weight.data<T>(), bias.defined() ? bias.data<T>() : nullptr,
-                               y.data<T>(), scratch.data_ptr());
+                               relu, y.data<T>(), scratch.data_ptr());
   });
   if (must_record(x, weight, bias)) {
-    record(
-        "conv2d", y, {&x, &weight, &bias},
-        [shape, x = SavedTensor(x), w = SavedTensor(weight), last](GradContext& ctx) {
-          const Tensor grad = ctx.grad.to(Layout::channels_last);
-          dispatch_floating("conv2d", grad, [&]<class T>(auto on) {
-            if (ctx.needs(1) || ctx.needs(2)) {
-              Tensor grad_w = ctx.empty(1, {shape.k, shape.c / shape.groups, shape.r, shape.s}, last);
-              Tensor grad_b = ctx.needs(2) ? ctx.empty(2, {shape.k}, {grad.dtype(), grad.device()}) : Tensor();
-              const Tensor scratch = detail::workspace(grad, kernels::conv2d_backward_weight_workspace<T>(on, shape));
-              kernels::conv2d_backward_weight<T>(on, shape, x.get("conv2d").data<T>(), grad.data<T>(), grad_w.data<T>(),
-                                                 grad_b.defined() ? grad_b.data<T>() : nullptr, scratch.data_ptr());
-              ctx.set(1, std::move(grad_w));
-              if (grad_b.defined()) ctx.set(2, std::move(grad_b));
-            }
-            if (ctx.needs(0)) {
-              Tensor grad_x = Tensor::empty({shape.n, shape.c, shape.h, shape.w}, last);
-              const Tensor scratch = detail::workspace(grad, kernels::conv2d_backward_data_workspace<T>(on, shape));
-              kernels::conv2d_backward_data<T>(on, shape, grad.data<T>(), w.get("conv2d").data<T>(), grad_x.data<T>(),
-                                               scratch.data_ptr());
-              ctx.set(0, std::move(grad_x));
-            }
-          });
-        });
+    record(op, y, {&x, &weight, &bias},
+           [op, shape, x = SavedTensor(x), w = SavedTensor(weight),
+            y = relu ? SavedTensor::output(y) : SavedTensor(Tensor()), last](GradContext& ctx) {
+             Tensor grad = ctx.grad.to(Layout::channels_last);
+             ctx.grad = {};
+             if (const Tensor& saved_y = y.get(op); saved_y.defined()) {
+               grad = detail::relu_backward(op, saved_y, std::move(grad));
+             }
+             dispatch_floating(op, grad, [&]<class T>(auto on) {
+               if (ctx.needs(1) || ctx.needs(2)) {
+                 Tensor grad_w = ctx.empty(1, {shape.k, shape.c / shape.groups, shape.r, shape.s}, last);
+                 Tensor grad_b = ctx.needs(2) ? ctx.empty(2, {shape.k}, {grad.dtype(), grad.device()}) : Tensor();
+                 const Tensor scratch =
+                     detail::workspace(grad, kernels::conv2d_backward_weight_workspace<T>(on, shape));
+                 kernels::conv2d_backward_weight<T>(on, shape, x.get(op).data<T>(), grad.data<T>(), grad_w.data<T>(),
+                                                    grad_b.defined() ? grad_b.data<T>() : nullptr, scratch.data_ptr());
+                 ctx.set(1, std::move(grad_w));
+                 if (grad_b.defined()) ctx.set(2, std::move(grad_b));
+               }
+               if (ctx.needs(0)) {
+                 Tensor grad_x = Tensor::empty({shape.n, shape.c, shape.h, shape.w}, last);
+                 const Tensor scratch = detail::workspace(grad, kernels::conv2d_backward_data_workspace<T>(on, shape));
+                 kernels::conv2d_backward_data<T>(on, shape, grad.data<T>(), w.get(op).data<T>(), grad_x.data<T>(),
+                                                  scratch.data_ptr());
+                 ctx.set(0, std::move(grad_x));
+               }
+             });
+           });
   }
   return y;
+}
+
+}  // namespace
+
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options) {
+  return convolve("conv2d", x, weight, bias, options, false);
+}
+
+Tensor conv2d_relu(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options) {
+  return convolve("conv2d_relu", x, weight, bias, options, true);
 }
 
 }  // namespace lockstep

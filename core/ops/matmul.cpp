@@ -2,6 +2,7 @@
 #include <lockstep/core/base/check.h>
 #include <lockstep/core/dispatch.h>
 #include <lockstep/core/ops.h>
+#include <lockstep/core/ops/relu_backward.h>
 #include <lockstep/core/tensor_impl.h>
 #include <lockstep/kernels/gemm.h>
 #include <lockstep/kernels/reduce.h>
@@ -24,50 +25,37 @@ Tensor multiply(const char* op, bool transpose_a, const Tensor& a, bool transpos
   return c;
 }
 
-}  // namespace
-
-Tensor matmul(const Tensor& a, const Tensor& b) {
-  require_same("matmul", a, b);
-  LOCKSTEP_CHECK((a.rank() == 2 || a.rank() == 3) && a.rank() == b.rank() && a.size(-1) == b.size(-2) &&
-                     (a.rank() == 2 || a.size(0) == b.size(0)),
-                 ShapeError, "matmul", "expected [m, k] x [k, n] or [b, m, k] x [b, k, n], got {} x {}",
-                 to_string(a.shape()), to_string(b.shape()));
-  Tensor c = multiply("matmul", false, a, false, b);
-  if (must_record(a, b)) {
-    record("matmul", c, {&a, &b}, [a = SavedTensor(a), b = SavedTensor(b)](GradContext& ctx) {
-      if (ctx.needs(0)) ctx.set(0, multiply("matmul", false, ctx.grad, true, b.get("matmul")));
-      if (ctx.needs(1)) ctx.set(1, multiply("matmul", true, a.get("matmul"), false, ctx.grad));
-    });
-  }
-  return c;
-}
-
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  require_same("linear", x, weight);
-  LOCKSTEP_CHECK(x.rank() >= 1 && weight.rank() == 2 && x.size(-1) == weight.size(1), ShapeError, "linear",
+Tensor multiply_weights(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, bool relu) {
+  require_same(op, x, weight);
+  LOCKSTEP_CHECK(x.rank() >= 1 && weight.rank() == 2 && x.size(-1) == weight.size(1), ShapeError, op,
                  "expected x [..., in] and weight [out, in], got {} and {}", to_string(x.shape()),
                  to_string(weight.shape()));
   const std::int64_t in = weight.size(1), out = weight.size(0);
   if (bias.defined()) {
-    require_same("linear", x, bias);
-    LOCKSTEP_CHECK(bias.shape() == Shape{out}, ShapeError, "linear", "expected a bias of shape [{}], got {}", out,
+    require_same(op, x, bias);
+    LOCKSTEP_CHECK(bias.shape() == Shape{out}, ShapeError, op, "expected a bias of shape [{}], got {}", out,
                    to_string(bias.shape()));
   }
   const Tensor plain = x.to(Layout::row_major);
   std::int64_t rows = 1;
   for (int i = 0; i + 1 < x.rank(); ++i) rows *= x.size(i);
   Tensor y = Tensor::empty(x.shape().with(-1, out), {x.dtype(), x.device()});
-  dispatch_floating("linear", x, [&]<class T>(auto on) {
+  dispatch_floating(op, x, [&]<class T>(auto on) {
     kernels::linear_forward<T>(on, rows, out, in, plain.data<T>(), weight.data<T>(),
-                               bias.defined() ? bias.data<T>() : nullptr, y.data<T>());
+                               bias.defined() ? bias.data<T>() : nullptr, relu, y.data<T>());
   });
   if (must_record(plain, weight, bias)) {
-    record("linear", y, {&plain, &weight, &bias},
-           [x = SavedTensor(plain), w = SavedTensor(weight), rows, in, out](GradContext& ctx) {
-             const Tensor grad = ctx.grad.to(Layout::row_major);
-             const Tensor& saved_x = x.get("linear");
-             const Tensor& saved_w = w.get("linear");
-             dispatch_floating("linear", grad, [&]<class T>(auto on) {
+    record(op, y, {&plain, &weight, &bias},
+           [op, x = SavedTensor(plain), w = SavedTensor(weight),
+            y = relu ? SavedTensor::output(y) : SavedTensor(Tensor()), rows, in, out](GradContext& ctx) {
+             Tensor grad = ctx.grad.to(Layout::row_major);
+             ctx.grad = {};
+             if (const Tensor& saved_y = y.get(op); saved_y.defined()) {
+               grad = detail::relu_backward(op, saved_y, std::move(grad));
+             }
+             const Tensor& saved_x = x.get(op);
+             const Tensor& saved_w = w.get(op);
+             dispatch_floating(op, grad, [&]<class T>(auto on) {
                if (ctx.needs(0)) {
                  Tensor grad_x = Tensor::empty(saved_x.shape(), saved_x.options());
                  kernels::gemm<T>(on, false, false, rows, in, out, grad.data<T>(), out, saved_w.data<T>(), in,
@@ -91,6 +79,32 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
            });
   }
   return y;
+}
+
+}  // namespace
+
+Tensor matmul(const Tensor& a, const Tensor& b) {
+  require_same("matmul", a, b);
+  LOCKSTEP_CHECK((a.rank() == 2 || a.rank() == 3) && a.rank() == b.rank() && a.size(-1) == b.size(-2) &&
+                     (a.rank() == 2 || a.size(0) == b.size(0)),
+                 ShapeError, "matmul", "expected [m, k] x [k, n] or [b, m, k] x [b, k, n], got {} x {}",
+                 to_string(a.shape()), to_string(b.shape()));
+  Tensor c = multiply("matmul", false, a, false, b);
+  if (must_record(a, b)) {
+    record("matmul", c, {&a, &b}, [a = SavedTensor(a), b = SavedTensor(b)](GradContext& ctx) {
+      if (ctx.needs(0)) ctx.set(0, multiply("matmul", false, ctx.grad, true, b.get("matmul")));
+      if (ctx.needs(1)) ctx.set(1, multiply("matmul", true, a.get("matmul"), false, ctx.grad));
+    });
+  }
+  return c;
+}
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  return multiply_weights("linear", x, weight, bias, false);
+}
+
+Tensor linear_relu(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  return multiply_weights("linear_relu", x, weight, bias, true);
 }
 
 }  // namespace lockstep

@@ -23,6 +23,9 @@ class Compose {
   /// For pipelines put together at run time.
   explicit Compose(std::vector<std::shared_ptr<const Transform>> transforms);
 
+  /// The steps, in order.
+  const std::vector<std::shared_ptr<const Transform>>& transforms() const { return transforms_; }
+
   /// One image, uint8 [C, H, W], to float32 [C, H, W]. Throws DTypeError, ShapeError.
   Tensor operator()(const Tensor& image, const Visit& visit = {}) const;
 

@@ -12,6 +12,7 @@
 #include <lockstep/core/base/thread_pool.h>
 #include <lockstep/kernels/cpu/conv2d_internal.h>
 #include <lockstep/kernels/cpu/conv2d_onednn.h>
+#include <lockstep/kernels/elementwise.h>
 
 namespace lockstep::kernels {
 namespace {
@@ -78,10 +79,16 @@ std::shared_ptr<const Plan> find_plan(const Conv2dShape& shape, Pass pass) {
   return plans.emplace(key, make_plan(key)).first->second;
 }
 
+/// A pass of its own: oneDNN's own ReLU would turn NaN into 0.
+template <class T>
+void apply_relu(const Conv2dShape& d, T* y) {
+  unary_forward<T>(kOnCpu, UnaryOp::relu, d.n * d.p * d.q * d.k, y, y);
+}
+
 }  // namespace
 
 template <>
-std::size_t conv2d_forward_workspace<float>(Cpu, const Conv2dShape& shape, bool) {
+std::size_t conv2d_forward_workspace<float>(Cpu, const Conv2dShape& shape, bool, bool) {
   return find_plan(shape, Pass::kForward)->workspace();
 }
 
@@ -96,14 +103,15 @@ std::size_t conv2d_backward_weight_workspace<float>(Cpu, const Conv2dShape& shap
 }
 
 template <>
-void conv2d_forward<float>(Cpu, const Conv2dShape& shape, const float* x, const float* w, const float* bias, float* y,
-                           void* workspace) {
+void conv2d_forward<float>(Cpu, const Conv2dShape& shape, const float* x, const float* w, const float* bias, bool relu,
+                           float* y, void* workspace) {
   const auto plan = find_plan(shape, Pass::kForward);
   switch (plan->method) {
-    case Method::kReference: return conv2d::reference_forward(shape, x, w, bias, y);
-    case Method::kPositions: return conv2d::positions_forward(shape, x, w, bias, y);
-    case Method::kOnednn: return plan->onednn->forward(x, w, bias, y, workspace);
+    case Method::kReference: conv2d::reference_forward(shape, x, w, bias, y); break;
+    case Method::kPositions: conv2d::positions_forward(shape, x, w, bias, y); break;
+    case Method::kOnednn: plan->onednn->forward(x, w, bias, y, workspace); break;
   }
+  if (relu) apply_relu(shape, y);
 }
 
 template <>
@@ -130,7 +138,7 @@ void conv2d_backward_weight<float>(Cpu, const Conv2dShape& shape, const float* x
 }
 
 template <>
-std::size_t conv2d_forward_workspace<double>(Cpu, const Conv2dShape&, bool) {
+std::size_t conv2d_forward_workspace<double>(Cpu, const Conv2dShape&, bool, bool) {
   return 0;
 }
 
@@ -146,8 +154,9 @@ std::size_t conv2d_backward_weight_workspace<double>(Cpu, const Conv2dShape&) {
 
 template <>
 void conv2d_forward<double>(Cpu, const Conv2dShape& shape, const double* x, const double* w, const double* bias,
-                            double* y, void*) {
+                            bool relu, double* y, void*) {
   conv2d::reference_forward(shape, x, w, bias, y);
+  if (relu) apply_relu(shape, y);
 }
 
 template <>

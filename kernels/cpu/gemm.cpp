@@ -6,6 +6,7 @@
 #include <lockstep/kernels/cpu/multiversion.h>
 #include <lockstep/kernels/cpu/onednn_utils.h>
 #include <lockstep/kernels/cpu/scratch.h>
+#include <lockstep/kernels/elementwise.h>
 
 namespace lockstep::kernels {
 namespace {
@@ -166,15 +167,16 @@ void gemm<double>(Cpu, bool transpose_a, bool transpose_b, std::int64_t m, std::
 
 template <class T>
 void linear_forward(Cpu, std::int64_t rows, std::int64_t out, std::int64_t in, const T* x, const T* w, const T* bias,
-                    T* y) {
+                    bool relu, T* y) {
   if (bias) {
     for (std::int64_t row = 0; row < rows; ++row) std::copy_n(bias, out, y + row * out);
   }
   gemm<T>(kOnCpu, false, true, rows, out, in, x, in, w, in, bias ? T(1) : T(0), y, out);
+  if (relu) unary_forward<T>(kOnCpu, UnaryOp::relu, rows * out, y, y);
 }
 template void linear_forward(Cpu, std::int64_t, std::int64_t, std::int64_t, const float*, const float*, const float*,
-                             float*);
+                             bool, float*);
 template void linear_forward(Cpu, std::int64_t, std::int64_t, std::int64_t, const double*, const double*, const double*,
-                             double*);
+                             bool, double*);
 
 }  // namespace lockstep::kernels

@@ -119,13 +119,16 @@ __global__ void __launch_bounds__(cuda::kTileThreads, 2)
     apply_kernel(ChannelTiles tiles, const T* x, const float* mean, const float* invstd, const float* weight,
                  const float* bias, const T* residual, bool relu, T* y) {
   const TilePlace at = cuda::tile_place<V>(tiles);
-  if (at.first >= at.end) return;
-  float center[V], scale[V], factor[V], shift[V];
-  cuda::load_array(mean + at.channel, center);
-  cuda::load_array(invstd + at.channel, scale);
-  cuda::load_array(weight + at.channel, factor);
-  cuda::load_array(bias + at.channel, shift);
-  for (int v = 0; v < V; ++v) scale[v] *= factor[v];
+  float values[3][V];
+  auto& [center, scale, shift] = values;
+  cuda::share_values(tiles, at, cuda::block_shared<cuda::ValuesShared<3, V>>(), values, [&](float(&loaded)[3][V]) {
+    float factor[V];
+    cuda::load_array(mean + at.channel, loaded[0]);
+    cuda::load_array(invstd + at.channel, loaded[1]);
+    cuda::load_array(weight + at.channel, factor);
+    cuda::load_array(bias + at.channel, loaded[2]);
+    for (int v = 0; v < V; ++v) loaded[1][v] *= factor[v];
+  });
   for (std::int64_t row = at.first; row < at.end; row += cuda::kTileRows<T> * at.step) {
     TileRows<T, V> rows, added;
     rows.load(x, at, row, tiles.channels);
@@ -187,7 +190,8 @@ void batch_norm_apply(CudaStream stream, std::int64_t rows, std::int64_t channel
       channels,
       [&]<int V>() {
         const ChannelTiles tiles = cuda::elementwise_tiles<T>(rows, channels, V);
-        cuda::launch(tiles.config(stream), apply_kernel<T, V>, tiles, x, mean, invstd, weight, bias, residual, relu, y);
+        cuda::launch<cuda::ValuesShared<3, V>>(tiles.config(stream), apply_kernel<T, V>, tiles, x, mean, invstd, weight,
+                                               bias, residual, relu, y);
       },
       x, mean, invstd, weight, bias, residual, y);
 }

@@ -29,41 +29,48 @@ __device__ void load_grads(const T* grad_y, const T* y, const TilePlace& at, std
   }
 }
 
-/// grads and products [slabs, channels]: Σ g and Σ g · (x − mean) over each slab's rows, g being grad_y behind the
+template <int V>
+struct SlabGradsShared {
+  cuda::ValuesShared<2, V> values;
+  cuda::PairsShared<V> pairs;
+};
+
+/// sums and products [slabs, channels]: Σ g and Σ g · (x − mean) over each slab's rows, g being grad_y behind the
 /// ReLU. Stores g in grad_residual, and g · invstd · weight in grad_x, unless null.
 template <class T, int V>
 __global__ void __launch_bounds__(cuda::kTileThreads, 2)
     slab_grads_kernel(ChannelTiles tiles, const T* x, const T* y, const T* grad_y, const float* mean,
                       const float* invstd, const float* weight, T* grad_x, T* grad_residual, float* sums,
                       float* products) {
-  auto& shared = cuda::block_shared<cuda::PairsShared<V>>();
+  cuda::PairsShared<V>& shared = cuda::block_shared<SlabGradsShared<V>>().pairs;
   const TilePlace at = cuda::tile_place<V>(tiles);
+  float values[2][V] = {};
+  auto& [center, scale] = values;
+  cuda::share_values(tiles, at, cuda::block_shared<SlabGradsShared<V>>().values, values, [&](float(&loaded)[2][V]) {
+    cuda::load_array(mean + at.channel, loaded[0]);
+    if (!grad_x) return;
+    float factor[V];
+    cuda::load_array(invstd + at.channel, loaded[1]);
+    cuda::load_array(weight + at.channel, factor);
+    for (int v = 0; v < V; ++v) loaded[1][v] *= factor[v];
+  });
   float sum[V] = {}, product[V] = {};
-  if (at.first < at.end) {
-    float center[V], scale[V] = {}, factor[V];
-    cuda::load_array(mean + at.channel, center);
-    if (grad_x) {
-      cuda::load_array(invstd + at.channel, scale);
-      cuda::load_array(weight + at.channel, factor);
-      for (int v = 0; v < V; ++v) scale[v] *= factor[v];
-    }
-    for (std::int64_t row = at.first; row < at.end; row += cuda::kTileRows<T> * at.step) {
-      TileRows<T, V> rows, grads;
-      rows.load(x, at, row, tiles.channels);
-      load_grads(grad_y, y, at, row, tiles.channels, grads);
-      if (grad_residual) grads.store(grad_residual, at, row, tiles.channels);
-      for (int i = 0; i < cuda::kTileRows<T>; ++i) {
-        if (row + i * at.step < at.end) {
-          for (int v = 0; v < V; ++v) {
-            const float g = cuda::to_compute(grads.values[i][v]);
-            sum[v] += g;
-            product[v] = fmaf(g, cuda::to_compute(rows.values[i][v]) - center[v], product[v]);
-            if (grad_x) grads.values[i][v] = T(g * scale[v]);
-          }
+  for (std::int64_t row = at.first; row < at.end; row += cuda::kTileRows<T> * at.step) {
+    TileRows<T, V> rows, grads;
+    rows.load(x, at, row, tiles.channels);
+    load_grads(grad_y, y, at, row, tiles.channels, grads);
+    if (grad_residual) grads.store(grad_residual, at, row, tiles.channels);
+    for (int i = 0; i < cuda::kTileRows<T>; ++i) {
+      if (row + i * at.step < at.end) {
+        for (int v = 0; v < V; ++v) {
+          const float g = cuda::to_compute(grads.values[i][v]);
+          sum[v] += g;
+          product[v] = fmaf(g, cuda::to_compute(rows.values[i][v]) - center[v], product[v]);
+          if (grad_x) grads.values[i][v] = T(g * scale[v]);
         }
       }
-      if (grad_x) grads.store(grad_x, at, row, tiles.channels);
     }
+    if (grad_x) grads.store(grad_x, at, row, tiles.channels);
   }
   for (int v = 0; v < V; ++v) {
     shared.first[v][threadIdx.x] = sum[v];
@@ -103,19 +110,22 @@ __global__ void __launch_bounds__(cuda::kTileThreads, 2)
                       const float* invstd, const float* weight, const float* grad_weight, const float* grad_bias,
                       T* grad_x) {
   const TilePlace at = cuda::tile_place<V>(tiles);
-  if (at.first >= at.end) return;
-  float center[V], inverse[V], scale[V], slope[V], shift[V];
-  cuda::load_array(mean + at.channel, center);
-  cuda::load_array(invstd + at.channel, inverse);
-  cuda::load_array(weight + at.channel, scale);
-  cuda::load_array(grad_weight + at.channel, slope);
-  cuda::load_array(grad_bias + at.channel, shift);
-  const float share = 1.0f / static_cast<float>(tiles.rows);
-  for (int v = 0; v < V; ++v) {
-    scale[v] *= inverse[v];
-    slope[v] *= inverse[v] * share;
-    shift[v] *= share;
-  }
+  float values[4][V];
+  auto& [center, scale, slope, shift] = values;
+  cuda::share_values(tiles, at, cuda::block_shared<cuda::ValuesShared<4, V>>(), values, [&](float(&loaded)[4][V]) {
+    float inverse[V];
+    cuda::load_array(invstd + at.channel, inverse);
+    cuda::load_array(mean + at.channel, loaded[0]);
+    cuda::load_array(weight + at.channel, loaded[1]);
+    cuda::load_array(grad_weight + at.channel, loaded[2]);
+    cuda::load_array(grad_bias + at.channel, loaded[3]);
+    const float share = 1.0f / static_cast<float>(tiles.rows);
+    for (int v = 0; v < V; ++v) {
+      loaded[1][v] *= inverse[v];
+      loaded[2][v] *= inverse[v] * share;
+      loaded[3][v] *= share;
+    }
+  });
   for (std::int64_t row = at.first; row < at.end; row += cuda::kTileRows<T> * at.step) {
     TileRows<T, V> rows, grads;
     rows.load(x, at, row, tiles.channels);
@@ -143,9 +153,8 @@ void reduce_grads(CudaStream stream, std::int64_t rows, std::int64_t channels, c
         channels,
         [&]<int V>() {
           const ChannelTiles tiles = cuda::reduction_tiles<T>(rows, channels, V);
-          cuda::launch<cuda::PairsShared<V>>(tiles.config(stream), slab_grads_kernel<T, V>, tiles, x, y, grad_y, mean,
-                                             invstd, weight, grad_x, grad_residual, sums,
-                                             sums + tiles.slabs * channels);
+          cuda::launch<SlabGradsShared<V>>(tiles.config(stream), slab_grads_kernel<T, V>, tiles, x, y, grad_y, mean,
+                                           invstd, weight, grad_x, grad_residual, sums, sums + tiles.slabs * channels);
           return tiles.slabs;
         },
         x, y, grad_y, mean, invstd, weight, grad_x, grad_residual);
@@ -171,8 +180,8 @@ void batch_norm_backward(CudaStream stream, std::int64_t rows, std::int64_t chan
       channels,
       [&]<int V>() {
         const ChannelTiles tiles = cuda::elementwise_tiles<T>(rows, channels, V);
-        cuda::launch(tiles.config(stream), input_grad_kernel<T, V>, tiles, x, y, grad_y, mean, invstd, weight,
-                     grad_weight, grad_bias, grad_x);
+        cuda::launch<cuda::ValuesShared<4, V>>(tiles.config(stream), input_grad_kernel<T, V>, tiles, x, y, grad_y, mean,
+                                               invstd, weight, grad_weight, grad_bias, grad_x);
       },
       x, y, grad_y, mean, invstd, weight, grad_weight, grad_bias, grad_x);
 }

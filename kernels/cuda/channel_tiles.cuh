@@ -51,8 +51,7 @@ ChannelTiles channel_tiles(std::int64_t rows, std::int64_t channels, int vector,
   return tiles;
 }
 
-/// Tiles of an elementwise kernel: about two rounds of blocks on a large GPU, so that a thread that has loaded its
-/// channels' values uses them for many rows of a large buffer.
+/// Tiles of an elementwise kernel: several rounds of blocks on a large GPU.
 template <class T>
 ChannelTiles elementwise_tiles(std::int64_t rows, std::int64_t channels, int vector) {
   return channel_tiles<T>(rows, channels, vector, 2048, 1, rows);
@@ -75,6 +74,31 @@ __device__ inline TilePlace tile_place(const ChannelTiles& tiles) {
   if (at.end > tiles.rows) at.end = tiles.rows;
   at.step = static_cast<int>(kTileThreads / lanes);
   return at;
+}
+
+/// Shared memory of share_values.
+template <int N, int V>
+struct ValuesShared {
+  float values[N][V][kWarpSize];
+};
+
+/// Gives every thread N values for each of its channels, which load(values) has got from memory in one thread for each
+/// vector of channels of the block. All threads call it, once.
+template <int N, int V, class Load>
+__device__ inline void share_values(const ChannelTiles& tiles, const TilePlace& at, ValuesShared<N, V>& shared,
+                                    float (&values)[N][V], Load load) {
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % tiles.lanes;
+  if (thread == lane && at.channel < tiles.channels) {
+    load(values);
+    for (int i = 0; i < N; ++i) {
+      for (int v = 0; v < V; ++v) shared.values[i][v][lane] = values[i][v];
+    }
+  }
+  __syncthreads();
+  if (at.channel >= tiles.channels) return;
+  for (int i = 0; i < N; ++i) {
+    for (int v = 0; v < V; ++v) values[i][v] = shared.values[i][v][lane];
+  }
 }
 
 /// The next kTileRows<T> rows of a thread, from `row` on; zeros beyond its end.

@@ -2,7 +2,7 @@
 
 #include <limits>
 
-#include <lockstep/kernels/cuda/rows.cuh>
+#include <lockstep/kernels/cuda/row_softmax.cuh>
 
 // −log_softmax(x)_c is computed as (max − x_c) + log Σ e^(x − max): exact where logits are huge.
 
@@ -11,55 +11,7 @@ namespace {
 
 using namespace lockstep::cuda;
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-
-/// The largest of a row, which is loaded on the way.
-template <RowKind kKind, int kWidth, class T>
-__device__ float row_max(RowTeam<kKind> team, RowShared& shared, const Row<kKind, kWidth, T>& row) {
-  float max = -kInfinity;
-  for (std::int64_t k = team.rank(); k < row.vectors(); k += team.kSize) {
-    const auto v = row.load(k);
-    for (int j = 0; j < kWidth; ++j) max = Max{}(max, v[j]);
-  }
-  return team.reduce(max, Max{}, shared.reduce);
-}
-
-/// Σ e^(x − max).
-template <RowKind kKind, int kWidth, class T>
-__device__ float row_exp_sum(RowTeam<kKind> team, RowShared& shared, const Row<kKind, kWidth, T>& row, float max) {
-  float sum = 0.0f;
-  for (std::int64_t k = team.rank(); k < row.vectors(); k += team.kSize) {
-    const auto v = row.get(k);
-    for (int j = 0; j < kWidth; ++j) sum += expf(v[j] - max);
-  }
-  return team.reduce(sum, Sum{}, shared.reduce);
-}
-
-/// The same for the backward: the exponentials replace the row where it is kept.
-template <RowKind kKind, int kWidth, class T>
-__device__ float replace_by_exp(RowTeam<kKind> team, RowShared& shared, const Row<kKind, kWidth, T>& row, float max) {
-  float sum = 0.0f;
-  for (std::int64_t k = team.rank(); k < row.vectors(); k += team.kSize) {
-    auto v = row.get(k);
-    for (int j = 0; j < kWidth; ++j) {
-      v[j] = expf(v[j] - max);
-      sum += v[j];
-    }
-    row.put(k, v);
-  }
-  return team.reduce(sum, Sum{}, shared.reduce);
-}
-
-/// The exponentials of the k-th vector after replace_by_exp().
-template <RowKind kKind, int kWidth, class T>
-__device__ Floats<kWidth> get_exp(const Row<kKind, kWidth, T>& row, std::int64_t k, float max) {
-  auto v = row.get(k);
-  if constexpr (!row.kCached) {
-    for (int j = 0; j < kWidth; ++j) v[j] = expf(v[j] - max);
-  }
-  return v;
-}
 
 /// Fills a row of the gradient.
 template <RowKind kKind, int kWidth, class T>
@@ -69,56 +21,61 @@ __device__ void fill_row(RowTeam<kKind> team, std::int64_t vectors, float value,
   for (std::int64_t k = team.rank(); k < vectors; k += team.kSize) store_floats(out, v, k, aligned);
 }
 
+/// Keeps nothing: one pass.
 template <RowKind kKind, int kWidth, class T>
-__global__ void cross_entropy_forward_kernel(std::int64_t rows, std::int64_t classes, const T* logits,
-                                             const std::int64_t* target, std::int64_t ignore_index, float smoothing,
-                                             float* loss, bool aligned) {
-  auto& shared = block_shared<RowShared>();
+__global__ void __launch_bounds__(RowTeam<kKind>::kThreads, RowTeam<kKind>::kBlocks)
+    cross_entropy_forward_kernel(std::int64_t rows, std::int64_t classes, const T* logits, const std::int64_t* target,
+                                 std::int64_t ignore_index, float smoothing, float* loss, bool aligned) {
+  auto& shared = block_shared<TeamShared>();
   const RowTeam<kKind> team;
+  Floats<kWidth> ones;
+  for (int j = 0; j < kWidth; ++j) ones[j] = 1.0f;
   for (std::int64_t row = team.first_row(); row < rows; row += team.row_stride()) {
     const std::int64_t t = team.broadcast(target + row, shared.target);
     if (t == ignore_index || t < 0 || t >= classes) {
       if (team.rank() == 0) loss[row] = t == ignore_index ? 0.0f : kNaN;
       continue;
     }
-    const Row<kKind, kWidth, T> x(team, shared, 0, logits + row * classes, classes, aligned);
-    const float max = row_max(team, shared, x);
-    const float log_sum = logf(row_exp_sum(team, shared, x, max));
-    float all = 0.0f;
-    if (smoothing != 0.0f) {
-      for (std::int64_t k = team.rank(); k < x.vectors(); k += team.kSize) {
-        const auto v = x.get(k);
-        for (int j = 0; j < kWidth; ++j) all += (max - v[j]) + log_sum;
+    OnlineCrossEntropy all;
+    for (std::int64_t k = team.rank(); k < classes / kWidth; k += team.kSize) {
+      const auto v = load_floats<kWidth>(logits + row * classes, k, aligned);
+      all.add(v, ones);
+      if (k == t / kWidth) {
+        for (int j = 0; j < kWidth; ++j) {
+          if (j == t % kWidth) shared.value[team.number()] = v[j];
+        }
       }
-      all = team.reduce(all, Sum{}, shared.reduce);
     }
+    all.finish(team, shared);
     team.sync();
+    const float value = (all.softmax.max - shared.value[team.number()]) + logf(all.softmax.sum);
+    const float everywhere = smoothing != 0.0f ? all.total(team, shared) : 0.0f;
     if (team.rank() == 0) {
-      const float value = (max - x.at(t)) + log_sum;
       loss[row] =
-          smoothing != 0.0f ? (1.0f - smoothing) * value + smoothing / static_cast<float>(classes) * all : value;
+          smoothing != 0.0f ? (1.0f - smoothing) * value + smoothing / static_cast<float>(classes) * everywhere : value;
     }
   }
 }
 
 template <RowKind kKind, int kWidth, class T>
-__global__ void cross_entropy_backward_kernel(std::int64_t rows, std::int64_t classes, const T* logits,
-                                              const std::int64_t* target, std::int64_t ignore_index, float smoothing,
-                                              const float* grad_loss, T* grad_logits, bool aligned) {
-  auto& shared = block_shared<RowShared>();
+__global__ void __launch_bounds__(RowTeam<kKind>::kThreads, RowTeam<kKind>::kBlocks)
+    cross_entropy_backward_kernel(std::int64_t rows, std::int64_t classes, const T* logits, const std::int64_t* target,
+                                  std::int64_t ignore_index, float smoothing, const float* grad_loss, T* grad_logits,
+                                  bool aligned) {
+  auto& shared = block_shared<RowShared<kKind>>();
   const RowTeam<kKind> team;
   const float everywhere = smoothing / static_cast<float>(classes);
   for (std::int64_t row = team.first_row(); row < rows; row += team.row_stride()) {
-    const Row<kKind, kWidth, T> x(team, shared, 0, logits + row * classes, classes, aligned);
+    const Row<kKind, kWidth, T> x(team, shared, 0, 1, logits + row * classes, classes, aligned);
     T* grad = grad_logits + row * classes;
-    const std::int64_t t = team.broadcast(target + row, shared.target);
+    const std::int64_t t = team.broadcast(target + row, shared.team.target);
     if (t == ignore_index || t < 0 || t >= classes) {
       fill_row<kKind, kWidth>(team, x.vectors(), t == ignore_index ? 0.0f : kNaN, grad, aligned);
       continue;
     }
-    const float max = row_max(team, shared, x);
-    const float inverse = 1.0f / replace_by_exp(team, shared, x, max);
-    const float g = team.broadcast(grad_loss + row, shared.grad_loss);
+    const auto [max, sum] = load_softmax<true>(team, shared.team, x);
+    const float inverse = 1.0f / sum;
+    const float g = team.broadcast(grad_loss + row, shared.team.value);
     for (std::int64_t k = team.rank(); k < x.vectors(); k += team.kSize) {
       auto v = get_exp(x, k, max);
       for (int j = 0; j < kWidth; ++j) {
@@ -135,50 +92,48 @@ __device__ inline float smoothed(float target, float smoothing, float everywhere
   return (1.0f - smoothing) * target + everywhere;
 }
 
+/// Keeps nothing: one pass.
 template <RowKind kKind, int kWidth, class T>
-__global__ void cross_entropy_probabilities_forward_kernel(std::int64_t rows, std::int64_t classes, const T* logits,
-                                                           const T* target, float smoothing, float* loss,
-                                                           bool aligned) {
-  auto& shared = block_shared<RowShared>();
+__global__ void __launch_bounds__(RowTeam<kKind>::kThreads, RowTeam<kKind>::kBlocks)
+    cross_entropy_probabilities_forward_kernel(std::int64_t rows, std::int64_t classes, const T* logits,
+                                               const T* target, float smoothing, float* loss, bool aligned) {
+  auto& shared = block_shared<TeamShared>();
   const RowTeam<kKind> team;
   const float everywhere = smoothing / static_cast<float>(classes);
   for (std::int64_t row = team.first_row(); row < rows; row += team.row_stride()) {
-    const Row<kKind, kWidth, T> x(team, shared, 0, logits + row * classes, classes, aligned);
-    const float max = row_max(team, shared, x);
-    const float log_sum = logf(row_exp_sum(team, shared, x, max));
-    float sum = 0.0f;
-    for (std::int64_t k = team.rank(); k < x.vectors(); k += team.kSize) {
-      const auto v = x.get(k);
-      const auto t = load_floats<kWidth>(target + row * classes, k, aligned);
-      for (int j = 0; j < kWidth; ++j) {
-        const float weight = smoothed(t[j], smoothing, everywhere);
-        sum += weight == 0.0f && v[j] < max ? 0.0f : weight * ((max - v[j]) + log_sum);
-      }
+    OnlineCrossEntropy all;
+    for (std::int64_t k = team.rank(); k < classes / kWidth; k += team.kSize) {
+      const auto v = load_floats<kWidth>(logits + row * classes, k, aligned);
+      auto weights = load_floats<kWidth>(target + row * classes, k, aligned);
+      for (int j = 0; j < kWidth; ++j) weights[j] = smoothed(weights[j], smoothing, everywhere);
+      all.add(v, weights);
     }
-    sum = team.reduce(sum, Sum{}, shared.reduce);
-    if (team.rank() == 0) loss[row] = sum;
+    all.finish(team, shared);
+    const float total = all.total(team, shared);
+    if (team.rank() == 0) loss[row] = total;
   }
 }
 
 template <RowKind kKind, int kWidth, class T>
-__global__ void cross_entropy_probabilities_backward_kernel(std::int64_t rows, std::int64_t classes, const T* logits,
-                                                            const T* target, float smoothing, const float* grad_loss,
-                                                            T* grad_logits, bool aligned) {
-  auto& shared = block_shared<RowShared>();
+__global__ void __launch_bounds__(RowTeam<kKind>::kThreads, RowTeam<kKind>::kBlocks)
+    cross_entropy_probabilities_backward_kernel(std::int64_t rows, std::int64_t classes, const T* logits,
+                                                const T* target, float smoothing, const float* grad_loss,
+                                                T* grad_logits, bool aligned) {
+  auto& shared = block_shared<RowShared<kKind>>();
   const RowTeam<kKind> team;
   const float everywhere = smoothing / static_cast<float>(classes);
   for (std::int64_t row = team.first_row(); row < rows; row += team.row_stride()) {
-    const Row<kKind, kWidth, T> x(team, shared, 0, logits + row * classes, classes, aligned);
-    const Row<kKind, kWidth, T> t(team, shared, 1, target + row * classes, classes, aligned);
-    const float max = row_max(team, shared, x);
-    const float inverse = 1.0f / replace_by_exp(team, shared, x, max);
+    const Row<kKind, kWidth, T> x(team, shared, 0, 2, logits + row * classes, classes, aligned);
+    const Row<kKind, kWidth, T> t(team, shared, 1, 2, target + row * classes, classes, aligned);
+    const auto [max, sum] = load_softmax<true>(team, shared.team, x);
     float mass = 0.0f;
     for (std::int64_t k = team.rank(); k < t.vectors(); k += team.kSize) {
       const auto v = t.load(k);
       for (int j = 0; j < kWidth; ++j) mass += smoothed(v[j], smoothing, everywhere);
     }
-    mass = team.reduce(mass, Sum{}, shared.reduce);
-    const float g = team.broadcast(grad_loss + row, shared.grad_loss);
+    mass = team.reduce(mass, Sum{}, shared.team.reduce);
+    const float inverse = 1.0f / sum;
+    const float g = team.broadcast(grad_loss + row, shared.team.value);
     for (std::int64_t k = team.rank(); k < x.vectors(); k += team.kSize) {
       auto v = get_exp(x, k, max);
       const auto w = t.get(k);
@@ -210,8 +165,8 @@ void cross_entropy_forward(CudaStream stream, std::int64_t rows, std::int64_t cl
   if (rows == 0) return;
   with_row_kind(classes, [&](auto kind) {
     with_row_width<T>(classes, [&](auto width) {
-      launch<RowShared>(row_launch(rows, kind, stream), cross_entropy_forward_kernel<kind(), width(), T>, rows, classes,
-                        logits, target, ignore_index, smoothing, loss, is_aligned(16, logits));
+      launch<TeamShared>(row_launch(rows, kind, stream), cross_entropy_forward_kernel<kind(), width(), T>, rows,
+                         classes, logits, target, ignore_index, smoothing, loss, is_aligned(16, logits));
     });
   });
 }
@@ -223,9 +178,9 @@ void cross_entropy_backward(CudaStream stream, std::int64_t rows, std::int64_t c
   if (rows == 0) return;
   with_row_kind(classes, [&](auto kind) {
     with_row_width<T>(classes, [&](auto width) {
-      launch<RowShared>(row_launch(rows, kind, stream), cross_entropy_backward_kernel<kind(), width(), T>, rows,
-                        classes, logits, target, ignore_index, smoothing, grad_loss, grad_logits,
-                        is_aligned(16, logits, grad_logits));
+      launch<RowShared<kind()>>(row_launch(rows, kind, stream), cross_entropy_backward_kernel<kind(), width(), T>, rows,
+                                classes, logits, target, ignore_index, smoothing, grad_loss, grad_logits,
+                                is_aligned(16, logits, grad_logits));
     });
   });
 }
@@ -243,8 +198,8 @@ void cross_entropy_probabilities_forward(CudaStream stream, std::int64_t rows, s
   if (rows == 0) return;
   with_row_kind(classes, [&](auto kind) {
     with_row_width<T>(classes, [&](auto width) {
-      launch<RowShared>(row_launch(rows, kind, stream), cross_entropy_probabilities_forward_kernel<kind(), width(), T>,
-                        rows, classes, logits, target, smoothing, loss, is_aligned(16, logits, target));
+      launch<TeamShared>(row_launch(rows, kind, stream), cross_entropy_probabilities_forward_kernel<kind(), width(), T>,
+                         rows, classes, logits, target, smoothing, loss, is_aligned(16, logits, target));
     });
   });
 }
@@ -256,9 +211,9 @@ void cross_entropy_probabilities_backward(CudaStream stream, std::int64_t rows, 
   if (rows == 0) return;
   with_row_kind(2 * classes, [&](auto kind) {
     with_row_width<T>(classes, [&](auto width) {
-      launch<RowShared>(row_launch(rows, kind, stream), cross_entropy_probabilities_backward_kernel<kind(), width(), T>,
-                        rows, classes, logits, target, smoothing, grad_loss, grad_logits,
-                        is_aligned(16, logits, target, grad_logits));
+      launch<RowShared<kind()>>(row_launch(rows, kind, stream),
+                                cross_entropy_probabilities_backward_kernel<kind(), width(), T>, rows, classes, logits,
+                                target, smoothing, grad_loss, grad_logits, is_aligned(16, logits, target, grad_logits));
     });
   });
 }

@@ -21,16 +21,19 @@ struct ConvolutionKey {
   std::int32_t pass;           ///< a Pass
   std::int32_t dtype;          ///< a DType: float32, float16 or bfloat16; sums are float32
   std::int32_t bias;           ///< whether the forward pass adds one
+  std::int32_t relu;           ///< whether it ends in a ReLU; cuDNN has none without a bias
   std::int32_t tf32;           ///< whether float32 may be rounded to TF32
-  std::int64_t deterministic;  ///< whether the same bits are asked for in each run
+  std::int32_t deterministic;  ///< whether the same bits are asked for in each run
+  std::int64_t benchmark;      ///< whether the plan is the fastest of several that are timed
 
   friend bool operator==(const ConvolutionKey&, const ConvolutionKey&) = default;
 };
 
 class ConvolutionGraph {
  public:
-  /// Plans it for the current device. Throws DeviceError if cuDNN has no engine for it.
-  explicit ConvolutionGraph(const ConvolutionKey& key);
+  /// Plans it for the current device. Throws DeviceError if cuDNN has no engine for it. `stream` is where plans are
+  /// timed.
+  ConvolutionGraph(const ConvolutionKey& key, CudaStream stream);
   ~ConvolutionGraph();
   ConvolutionGraph(const ConvolutionGraph&) = delete;
   ConvolutionGraph& operator=(const ConvolutionGraph&) = delete;
@@ -43,6 +46,8 @@ class ConvolutionGraph {
 
  private:
   struct Graph;
+
+  void choose_fastest(const ConvolutionKey& key, CudaStream stream);
 
   std::unique_ptr<Graph> graph_;
   std::size_t workspace_ = 0;

@@ -81,7 +81,8 @@ template <int kWidth, class T>
 __device__ Vector<T, kWidth> load_run(const T* data, std::int64_t stride) {
   if (stride == 1 || kWidth == 1) return load_vector<kWidth>(data);
   Vector<T, kWidth> run;
-  for (int j = 0; j < kWidth; ++j) run[j] = *data;
+  const T value = *data;
+  for (int j = 0; j < kWidth; ++j) run[j] = value;
   return run;
 }
 

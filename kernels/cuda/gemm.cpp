@@ -18,6 +18,7 @@
 #include <lockstep/core/base/math_mode.h>
 #include <lockstep/kernels/copy.h>
 #include <lockstep/kernels/cuda/plan_cache.h>
+#include <lockstep/kernels/elementwise.h>
 
 #define LOCKSTEP_CUBLAS_CHECK(call)                                                                                    \
   do {                                                                                                                 \
@@ -47,6 +48,7 @@ struct Key {
   std::int32_t type;
   std::uint32_t alignments[4];  ///< of A, B, C and the bias, 0 without one
   bool transpose_a, transpose_b, add, tf32;
+  std::int64_t relu;
 
   bool operator==(const Key&) const = default;
 };
@@ -101,7 +103,9 @@ std::shared_ptr<Plan> make_plan(const Key& key) {
       &plan->operation, key.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F));
   set(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA, key.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
   set(plan->operation, CUBLASLT_MATMUL_DESC_TRANSB, key.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
-  if (key.alignments[3] != 0) set(plan->operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+  constexpr cublasLtEpilogue_t kEpilogues[2][2] = {{CUBLASLT_EPILOGUE_DEFAULT, CUBLASLT_EPILOGUE_BIAS},
+                                                   {CUBLASLT_EPILOGUE_RELU, CUBLASLT_EPILOGUE_RELU_BIAS}};
+  set(plan->operation, CUBLASLT_MATMUL_DESC_EPILOGUE, kEpilogues[key.relu][key.alignments[3] != 0]);
   plan->a = layout(key, key.transpose_a, key.m, key.k, key.lda);
   plan->b = layout(key, key.transpose_b, key.k, key.n, key.ldb);
   plan->c = layout(key, false, key.m, key.n, key.ldc);
@@ -143,11 +147,11 @@ std::uint32_t alignment(const void* pointer) {
   return address == 0 ? 0 : 1u << std::min(std::countr_zero(address), 8);
 }
 
-/// C = op(A) · op(B) + beta · C, + bias on each row unless null. m, n, k ≥ 1.
+/// C = op(A) · op(B) + beta · C, + bias on each row unless null, then its ReLU if asked for. m, n, k ≥ 1.
 template <class T>
 void multiply(CudaStream stream, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
               const T* a, std::int64_t lda, const T* b, std::int64_t ldb, float beta, T* c, std::int64_t ldc,
-              const T* bias) {
+              const T* bias, bool relu) {
   static auto& plans = *new cuda::PlanCache<Key, Plan>;
   Key key{};
   key.m = n, key.n = m, key.k = k, key.lda = ldb, key.ldb = lda, key.ldc = ldc;
@@ -160,6 +164,7 @@ void multiply(CudaStream stream, bool transpose_a, bool transpose_b, std::int64_
   key.alignments[3] = alignment(bias);
   key.transpose_a = transpose_b, key.transpose_b = transpose_a;
   key.add = beta != 0;
+  key.relu = relu;
   key.tf32 = std::is_same_v<T, float> && is_tf32_allowed();
   const auto plan = plans.find_or_make(key, make_plan);
 
@@ -182,7 +187,7 @@ void gemm(CudaStream stream, bool transpose_a, bool transpose_b, std::int64_t m,
           const T* a, std::int64_t lda, const T* b, std::int64_t ldb, Compute<T> beta, T* c, std::int64_t ldc) {
   if (m == 0 || n == 0) return;
   if (k > 0) {
-    multiply<T>(stream, transpose_a, transpose_b, m, n, k, a, lda, b, ldb, beta, c, ldc, nullptr);
+    multiply<T>(stream, transpose_a, transpose_b, m, n, k, a, lda, b, ldb, beta, c, ldc, nullptr, false);
   } else if (beta == 0) {
     LOCKSTEP_CUDA_CHECK(cudaMemset2DAsync(c, static_cast<std::size_t>(ldc) * sizeof(T), 0,
                                           static_cast<std::size_t>(n) * sizeof(T), static_cast<std::size_t>(m),
@@ -192,13 +197,14 @@ void gemm(CudaStream stream, bool transpose_a, bool transpose_b, std::int64_t m,
 
 template <class T>
 void linear_forward(CudaStream stream, std::int64_t rows, std::int64_t out, std::int64_t in, const T* x, const T* w,
-                    const T* bias, T* y) {
+                    const T* bias, bool relu, T* y) {
   if (rows == 0 || out == 0) return;
   if (in > 0) {
-    multiply<T>(stream, false, true, rows, out, in, x, in, w, in, 0.0f, y, out, bias);
+    multiply<T>(stream, false, true, rows, out, in, x, in, w, in, 0.0f, y, out, bias, relu);
   } else if (bias) {
     copy_strided(stream, {.rank = 2, .sizes = {rows, out}, .source_strides = {0, 1}, .target_strides = {out, 1}},
                  sizeof(T), bias, y);
+    if (relu) unary_forward<T>(stream, UnaryOp::relu, rows * out, y, y);
   } else {
     LOCKSTEP_CUDA_CHECK(cudaMemsetAsync(y, 0, static_cast<std::size_t>(rows * out) * sizeof(T), stream));
   }
@@ -208,7 +214,7 @@ void linear_forward(CudaStream stream, std::int64_t rows, std::int64_t out, std:
   template void gemm<T>(CudaStream, bool, bool, std::int64_t, std::int64_t, std::int64_t, const T*, std::int64_t,     \
                         const T*, std::int64_t, float, T*, std::int64_t);                                             \
   template void linear_forward<T>(CudaStream, std::int64_t, std::int64_t, std::int64_t, const T*, const T*, const T*, \
-                                  T*);
+                                  bool, T*);
 LOCKSTEP_INSTANTIATE(float)
 LOCKSTEP_INSTANTIATE(float16)
 LOCKSTEP_INSTANTIATE(bfloat16)

@@ -234,7 +234,7 @@ __global__ void max_backward_kernel(std::int64_t items, std::int64_t n, std::int
 // time grows with k · n.
 
 struct TopkShared {
-  float row[kRowCache];
+  float row[kRowCache<RowKind::block>];
   BlockReduceShared<Indexed<float>> reduce;
 };
 
@@ -342,7 +342,8 @@ void topk(CudaStream stream, std::int64_t rows, std::int64_t n, std::int64_t k, 
           std::int64_t* index) {
   if (rows == 0 || k == 0) return;
   launch<TopkShared>(row_launch(rows, RowKind::block, stream),
-                     n <= kRowCache ? topk_kernel<true, T> : topk_kernel<false, T>, rows, n, k, x, values, index);
+                     n <= kRowCache<RowKind::block> ? topk_kernel<true, T> : topk_kernel<false, T>, rows, n, k, x,
+                     values, index);
 }
 
 #define LOCKSTEP_INSTANTIATE(T)                                                                                   \

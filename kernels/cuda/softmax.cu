@@ -1,55 +1,26 @@
 #include <lockstep/kernels/softmax.h>
 
-#include <limits>
-
 #include <lockstep/core/base/dtype.h>
-#include <lockstep/kernels/cuda/rows.cuh>
+#include <lockstep/kernels/cuda/row_softmax.cuh>
 
 namespace lockstep::kernels {
 namespace {
 
 using namespace lockstep::cuda;
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
 /// Softmax, or its logarithm.
 template <bool kLog, RowKind kKind, int kWidth, class T>
-__global__ void softmax_kernel(std::int64_t rows, std::int64_t n, const T* x, T* y, bool aligned) {
-  auto& shared = block_shared<RowShared>();
+__global__ void __launch_bounds__(RowTeam<kKind>::kThreads, RowTeam<kKind>::kBlocks)
+    softmax_kernel(std::int64_t rows, std::int64_t n, const T* x, T* y, bool aligned) {
+  auto& shared = block_shared<RowShared<kKind>>();
   const RowTeam<kKind> team;
   for (std::int64_t row = team.first_row(); row < rows; row += team.row_stride()) {
-    const Row<kKind, kWidth, T> in(team, shared, 0, x + row * n, n, aligned);
-    float max = -kInfinity;
-    for (std::int64_t k = team.rank(); k < in.vectors(); k += team.kSize) {
-      const auto v = in.load(k);
-      for (int j = 0; j < kWidth; ++j) max = Max{}(max, v[j]);
-    }
-    max = team.reduce(max, Max{}, shared.reduce);
-
-    // Softmax goes on with the exponentials, its logarithm with x.
-    constexpr bool kKeepExp = !kLog && in.kCached;
-    float sum = 0.0f;
-    for (std::int64_t k = team.rank(); k < in.vectors(); k += team.kSize) {
-      auto v = in.get(k);
-      for (int j = 0; j < kWidth; ++j) {
-        const float e = expf(v[j] - max);
-        sum += e;
-        v[j] = e;
-      }
-      if constexpr (kKeepExp) in.put(k, v);
-    }
-    sum = team.reduce(sum, Sum{}, shared.reduce);
-
+    const Row<kKind, kWidth, T> in(team, shared, 0, 1, x + row * n, n, aligned);
+    const auto [max, sum] = load_softmax<!kLog>(team, shared.team, in);
     const float log_sum = logf(sum), inverse = 1.0f / sum;
     for (std::int64_t k = team.rank(); k < in.vectors(); k += team.kSize) {
-      auto v = in.get(k);
-      for (int j = 0; j < kWidth; ++j) {
-        if constexpr (kLog) {
-          v[j] = (v[j] - max) - log_sum;
-        } else {
-          v[j] = (kKeepExp ? v[j] : expf(v[j] - max)) * inverse;
-        }
-      }
+      auto v = kLog ? in.get(k) : get_exp(in, k, max);
+      for (int j = 0; j < kWidth; ++j) v[j] = kLog ? (v[j] - max) - log_sum : v[j] * inverse;
       store_floats(y + row * n, v, k, aligned);
     }
   }
@@ -57,19 +28,19 @@ __global__ void softmax_kernel(std::int64_t rows, std::int64_t n, const T* x, T*
 
 /// grad_x = y · (g − Σ g · y), or for the logarithm g − e^y · Σ g.
 template <bool kLog, RowKind kKind, int kWidth, class T>
-__global__ void softmax_backward_kernel(std::int64_t rows, std::int64_t n, const T* y, const T* grad_y, T* grad_x,
-                                        bool aligned) {
-  auto& shared = block_shared<RowShared>();
+__global__ void __launch_bounds__(RowTeam<kKind>::kThreads, RowTeam<kKind>::kBlocks)
+    softmax_backward_kernel(std::int64_t rows, std::int64_t n, const T* y, const T* grad_y, T* grad_x, bool aligned) {
+  auto& shared = block_shared<RowShared<kKind>>();
   const RowTeam<kKind> team;
   for (std::int64_t row = team.first_row(); row < rows; row += team.row_stride()) {
-    const Row<kKind, kWidth, T> out(team, shared, 0, y + row * n, n, aligned);
-    const Row<kKind, kWidth, T> grad(team, shared, 1, grad_y + row * n, n, aligned);
+    const Row<kKind, kWidth, T> out(team, shared, 0, 2, y + row * n, n, aligned);
+    const Row<kKind, kWidth, T> grad(team, shared, 1, 2, grad_y + row * n, n, aligned);
     float sum = 0.0f;
     for (std::int64_t k = team.rank(); k < out.vectors(); k += team.kSize) {
       const auto v = out.load(k), g = grad.load(k);
       for (int j = 0; j < kWidth; ++j) sum += kLog ? g[j] : g[j] * v[j];
     }
-    sum = team.reduce(sum, Sum{}, shared.reduce);
+    sum = team.reduce(sum, Sum{}, shared.team.reduce);
     for (std::int64_t k = team.rank(); k < out.vectors(); k += team.kSize) {
       const auto v = out.get(k);
       auto g = grad.get(k);
@@ -84,8 +55,8 @@ void forward(CudaStream stream, std::int64_t rows, std::int64_t n, const T* x, T
   if (rows == 0 || n == 0) return;
   with_row_kind(n, [&](auto kind) {
     with_row_width<T>(n, [&](auto width) {
-      launch<RowShared>(row_launch(rows, kind, stream), softmax_kernel<kLog, kind(), width(), T>, rows, n, x, y,
-                        is_aligned(16, x, y));
+      launch<RowShared<kind()>>(row_launch(rows, kind, stream), softmax_kernel<kLog, kind(), width(), T>, rows, n, x, y,
+                                is_aligned(16, x, y));
     });
   });
 }
@@ -95,8 +66,8 @@ void backward(CudaStream stream, std::int64_t rows, std::int64_t n, const T* y, 
   if (rows == 0 || n == 0) return;
   with_row_kind(2 * n, [&](auto kind) {
     with_row_width<T>(n, [&](auto width) {
-      launch<RowShared>(row_launch(rows, kind, stream), softmax_backward_kernel<kLog, kind(), width(), T>, rows, n, y,
-                        grad_y, grad_x, is_aligned(16, y, grad_y, grad_x));
+      launch<RowShared<kind()>>(row_launch(rows, kind, stream), softmax_backward_kernel<kLog, kind(), width(), T>, rows,
+                                n, y, grad_y, grad_x, is_aligned(16, y, grad_y, grad_x));
     });
   });
 }

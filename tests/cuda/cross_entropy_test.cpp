@@ -14,8 +14,8 @@ constexpr std::int64_t kIgnore = -100;
 struct Sizes {
   std::int64_t rows, classes;
 };
-constexpr Sizes kSizes[] = {{0, 10},   {3, 1},    {5, 10},   {33, 31},  {9, 32},   {4, 257}, {2, 1000},
-                            {2, 1024}, {3, 1025}, {3, 1032}, {2, 4200}, {2, 8200}, {2, 9001}};
+constexpr Sizes kSizes[] = {{0, 10},   {3, 1},    {5, 10},   {33, 31},  {9, 32},     {4, 257},    {2, 1000},  {2, 1024},
+                            {3, 1025}, {3, 1032}, {2, 4200}, {2, 8200}, {1, 12'289}, {2, 24'584}, {1, 26'001}};
 
 std::vector<std::int64_t> random_targets(const Sizes& s) {
   PhiloxStream draws(5, 0);
@@ -133,7 +133,7 @@ TEMPLATE_TEST_CASE("CUDA cross_entropy of probabilities agrees with the CPU's in
 
 TEST_CASE("CUDA cross_entropy makes rows with a target out of range NaN, and no other") {
   if (!have_cuda()) return;
-  for (const std::int64_t classes : {10, 1500, 9001}) {
+  for (const std::int64_t classes : {10, 1500, 9001, 26'001}) {
     CAPTURE(classes);
     const std::int64_t rows = 5;
     const auto x = random_values<float>(rows * classes, -2, 2);
@@ -159,23 +159,29 @@ TEST_CASE("CUDA cross_entropy makes rows with a target out of range NaN, and no 
 
 TEST_CASE("CUDA cross_entropy of huge, infinite and NaN logits is the CPU's") {
   if (!have_cuda()) return;
-  for (const std::int64_t n : {10, 1500}) {
+  for (const std::int64_t n : {10, 1500, 26'001}) {
     std::vector<float> x;
     for (const float special : {1e30f, -1e30f, kInf<float>, -kInf<float>, kNaN<float>}) {
       auto row = random_values<float>(n, -2, 2);
       row[static_cast<std::size_t>(n - 3)] = special;
       x.insert(x.end(), row.begin(), row.end());
     }
-    const std::vector<std::int64_t> t(5, 1);
-    CAPTURE(n);
-    const DeviceBuffer<float> logits(x), loss(5);
-    const DeviceBuffer<std::int64_t> target(t);
-    kernels::cross_entropy_forward<float>(cuda_stream(), 5, n, logits.data(), target.data(), kIgnore, 0.0f,
-                                          loss.data());
-    std::vector<double> expected(5);
-    kernels::cross_entropy_forward<double>(kOnCpu, 5, n, converted<double>(x).data(), t.data(), kIgnore, 0.0,
-                                           expected.data());
-    CHECK(close_to(loss.download(), expected, 1e-5));
+    // The running maximum rises at every value, and from -inf.
+    for (std::int64_t i = 0; i < n; ++i) x.push_back(static_cast<float>(i) * 40.0f / static_cast<float>(n));
+    for (std::int64_t i = 0; i < n; ++i) x.push_back(i < n / 2 && i != 1 ? -kInf<float> : 0.5f);
+    const std::int64_t rows = 7;
+    const std::vector<std::int64_t> t(rows, 1);
+    for (const float smoothing : {0.0f, 0.1f}) {
+      CAPTURE(n, smoothing);
+      const DeviceBuffer<float> logits(x), loss(rows);
+      const DeviceBuffer<std::int64_t> target(t);
+      kernels::cross_entropy_forward<float>(cuda_stream(), rows, n, logits.data(), target.data(), kIgnore, smoothing,
+                                            loss.data());
+      std::vector<double> expected(rows);
+      kernels::cross_entropy_forward<double>(kOnCpu, rows, n, converted<double>(x).data(), t.data(), kIgnore,
+                                             static_cast<double>(smoothing), expected.data());
+      CHECK(close_to(loss.download(), expected, 1e-5));
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 // Convolutions and products on CUDA: cuDNN and cuBLASLt in a real build, forwards to the CPU in an emulated one.
 #include <string>
 
+#include <lockstep/core/base/math_mode.h>
 #include <lockstep/kernels/conv2d.h>
 #include <lockstep/kernels/gemm.h>
 
@@ -57,13 +58,14 @@ void check_convolution(const Convolution& c) {
   const auto scratch = [&](std::size_t bytes) { return DeviceBuffer<unsigned char>(static_cast<std::int64_t>(bytes)); };
   const std::int64_t terms = s.r * s.s * s.c / s.groups + 1;
 
-  for (const bool biased : {false, true}) {
+  for (const int variant : {0, 1, 2, 3}) {
+    const bool biased = variant % 2 == 1, relu = variant >= 2;
     std::vector<double> expected(count(y_size));
-    kernels::conv2d_forward<double>(kOnCpu, s, wx.data(), ww.data(), biased ? wbias.data() : nullptr, expected.data(),
-                                    nullptr);
+    kernels::conv2d_forward<double>(kOnCpu, s, wx.data(), ww.data(), biased ? wbias.data() : nullptr, relu,
+                                    expected.data(), nullptr);
     const DeviceBuffer<T> y(y_size, c.offset);
-    const auto workspace = scratch(kernels::conv2d_forward_workspace<T>(cuda_stream(), s, biased));
-    kernels::conv2d_forward<T>(cuda_stream(), s, dx.data(), dw.data(), biased ? dbias.data() : nullptr, y.data(),
+    const auto workspace = scratch(kernels::conv2d_forward_workspace<T>(cuda_stream(), s, biased, relu));
+    kernels::conv2d_forward<T>(cuda_stream(), s, dx.data(), dw.data(), biased ? dbias.data() : nullptr, relu, y.data(),
                                workspace.data());
     CHECK(close_to(y.download(), expected, sum_bound<T>(terms)));
   }
@@ -122,13 +124,14 @@ void check_linear(std::int64_t rows, std::int64_t out, std::int64_t in) {
              bias = random_elements<T>(out, -1, 1, 3);
   const auto wx = converted<double>(x), ww = converted<double>(w), wbias = converted<double>(bias);
   const DeviceBuffer<T> dx(x), dw(w), dbias(bias), y(rows * out);
-  for (const bool biased : {false, true}) {
-    CAPTURE(rows, out, in, biased);
+  for (const int variant : {0, 1, 2, 3}) {
+    const bool biased = variant % 2 == 1, relu = variant >= 2;
+    CAPTURE(rows, out, in, biased, relu);
     std::vector<double> expected(count(rows * out));
-    kernels::linear_forward<double>(kOnCpu, rows, out, in, wx.data(), ww.data(), biased ? wbias.data() : nullptr,
+    kernels::linear_forward<double>(kOnCpu, rows, out, in, wx.data(), ww.data(), biased ? wbias.data() : nullptr, relu,
                                     expected.data());
     kernels::linear_forward<T>(cuda_stream(), rows, out, in, dx.data(), dw.data(), biased ? dbias.data() : nullptr,
-                               y.data());
+                               relu, y.data());
     CHECK(close_to(y.download(), expected, sum_bound<T>(in + 1)));
   }
 }
@@ -138,6 +141,14 @@ void check_linear(std::int64_t rows, std::int64_t out, std::int64_t in) {
 TEMPLATE_TEST_CASE("conv2d on CUDA agrees with the CPU's in all passes", "", float, float16, bfloat16) {
   if (!have_cuda()) return;
   for (const Convolution& c : kConvolutions) check_convolution<TestType>(c);
+}
+
+TEST_CASE("conv2d on CUDA with the fastest of the timed plans") {
+  if (!have_cuda()) return;
+  cudnn_benchmark(true);
+  check_convolution<float>(kConvolutions[0]);
+  cudnn_benchmark(false);
+  CHECK(!is_cudnn_benchmark());
 }
 
 TEMPLATE_TEST_CASE("gemm on CUDA agrees with the CPU's", "", float, float16, bfloat16) {

@@ -1,9 +1,11 @@
 // Every op of the registry on a CUDA device, in every dtype that it takes there, against float64 on the CPU; and the
 // calls that only devices make wrong.
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <set>
 #include <string>
+#include <vector>
 
 #include <catch2/catch.hpp>
 
@@ -57,6 +59,46 @@ TEST_CASE("Devices and dtypes that do not go together are refused") {
   CHECK_THROWS_AS(relu(there.to(DType::int64)), DTypeError);
   CHECK_THROWS_AS(here.to(Device{Device::Type::cuda, cuda_device_count()}), DeviceError);
   CHECK_THROWS_AS(Tensor::empty({1}, {.device = {Device::Type::cuda, cuda_device_count()}}), DeviceError);
+}
+
+/// The result of a sample on a device and the gradients of its inputs, as bytes.
+std::vector<std::vector<std::uint8_t>> run_on(const Sample& sample, Device device) {
+  const std::vector<Tensor> leaves = make_leaves(sample, DType::float32, device);
+  const Tensor y = sample.run(leaves);
+  y.backward(Tensor::ones(y.shape(), y.options()));
+  std::vector<std::vector<std::uint8_t>> bytes;
+  const auto keep = [&](const Tensor& x) {
+    const Tensor here = x.detach().to(kCpu);
+    const auto* first = static_cast<const std::uint8_t*>(here.data_ptr());
+    bytes.emplace_back(first, first + here.nbytes());
+  };
+  keep(y);
+  for (const Tensor& leaf : leaves) {
+    if (leaf.defined() && leaf.requires_grad() && leaf.grad().defined()) keep(leaf.grad());
+  }
+  return bytes;
+}
+
+TEST_CASE("Every op and its gradient have the same bits on every CUDA device") {
+  if (!have_cuda()) return;
+  const int devices = cuda_device_count();
+  std::printf("cuda_devices: %d\n", devices);
+  std::size_t compared = 0;
+  for (const OpEntry& entry : op_registry()) {
+    std::vector<Sample> samples = samples_of(entry);
+    if (samples.size() > 8) samples.resize(8);
+    samples.push_back(problem_of(entry, 1, 0));
+    for (const Sample& sample : samples) {
+      const auto expected = run_on(sample, {Device::Type::cuda, 0});
+      for (int i = 1; i < devices; ++i) {
+        CAPTURE(describe(entry, sample), i);
+        const auto bytes = run_on(sample, {Device::Type::cuda, i});
+        CHECK(bytes == expected);
+        compared += bytes.size();
+      }
+    }
+  }
+  std::printf("tensors_compared_between_devices: %zu\n", compared);
 }
 
 }  // namespace

@@ -12,9 +12,11 @@ namespace {
 struct Sizes {
   std::int64_t rows, n;
 };
-// Rows for a warp, for a block, and for a block that cannot keep them; whole vectors and not.
-constexpr Sizes kSizes[] = {{0, 10},   {3, 1},    {5, 10},   {33, 31},  {9, 32},   {8, 33},   {4, 257}, {2, 1000},
-                            {2, 1024}, {2, 1025}, {3, 1032}, {2, 4097}, {1, 8192}, {2, 8200}, {1, 9001}};
+// Rows for a warp, for a block, and for a larger block that may or may not keep all of one or two; whole vectors and
+// not.
+constexpr Sizes kSizes[] = {{0, 10},   {3, 1},    {5, 10},     {33, 31},    {9, 32},     {8, 33},
+                            {4, 257},  {2, 1000}, {2, 1024},   {2, 1025},   {3, 1032},   {2, 4097},
+                            {1, 8192}, {2, 8200}, {1, 12'289}, {1, 24'576}, {2, 24'584}, {1, 26'001}};
 
 template <class T>
 using Forward = void (*)(CudaStream, std::int64_t, std::int64_t, const T*, T*);
@@ -80,7 +82,7 @@ TEMPLATE_TEST_CASE("CUDA log_softmax and its gradient agree with the CPU's in do
 
 TEST_CASE("CUDA softmax of huge, infinite and NaN values is the CPU's") {
   if (!have_cuda()) return;
-  for (const std::int64_t n : {10, 1500, 9001}) {
+  for (const std::int64_t n : {10, 1500, 9001, 26'000}) {
     std::vector<float> x;
     for (const float special : {1e30f, -1e30f, kInf<float>, -kInf<float>, kNaN<float>}) {
       auto row = random_values<float>(n, -2, 2);

@@ -73,12 +73,13 @@ void run_what_is_no_op() {
   kernels::tiled_gemm(cuda_stream(), false, false, 3, 5, 4, a.data(), 4, b.data(), 5, 0.0f, c.data(), 5);
   const TreePart<float> parts[] = {{a.data(), 0}, {b.data(), 0}};
   kernels::tree_sum<float>(cuda_stream(), 12, parts, c.data());
-  const DeviceBuffer<std::uint8_t> images(std::vector<std::uint8_t>(2 * 9 * 3, 7));
-  const DeviceBuffer<std::int64_t> labels(std::vector<std::int64_t>{4, 5}), index(std::vector<std::int64_t>{1}),
-      batch_labels(1);
-  const DeviceBuffer<float> y(27);
-  kernels::batch_gather<float>(cuda_stream(), 1, 9, {.channels = 3, .mean = {0, 0, 0}, .std = {1, 1, 1}}, index.data(),
-                               images.data(), labels.data(), y.data(), batch_labels.data());
+  const std::int64_t pixels = 32 * 32, batch = 4;
+  const DeviceBuffer<std::uint8_t> images(std::vector<std::uint8_t>(batch * pixels * 3, 7));
+  const DeviceBuffer<std::int64_t> labels(std::vector<std::int64_t>{4, 5, 6, 7}), index({1, 3, 0, 2}),
+      batch_labels(batch);
+  const DeviceBuffer<float> y(batch * pixels * 3);
+  kernels::batch_gather<float>(cuda_stream(), batch, pixels, {.channels = 3, .mean = {0, 0, 0}, .std = {1, 1, 1}},
+                               index.data(), images.data(), labels.data(), y.data(), batch_labels.data());
   synchronize(kCuda);
 }
 
@@ -120,27 +121,94 @@ TEST_CASE("Every kernel is executed, and only products and convolutions run on t
   std::printf("kernels: %zu\n", expected.size());
 }
 
-TEST_CASE("Kernels move each byte once") {
-  // Others read again what windows share, what is broadcast, or a row that they have just seen.
-  const std::set<std::string> kOnce = {"map_kernel",  "transpose_kernel",   "copy_strided_kernel",
-                                       "sgd_kernel",  "fill_random_kernel", "slab_moments_kernel",
-                                       "topk_kernel", "slab_grads_kernel",  "update_running_kernel"};
-  emulation::count_distinct_bytes(true);
-  emulation::clear_kernel_log();
-  run_everything(DType::float32, [](const OpEntry& entry) { return std::vector<Sample>{problem_of(entry, 3, 1)}; });
-  synchronize(kCuda);
-  emulation::count_distinct_bytes(false);
+/// What a kernel may move over reading and writing each byte once, and why.
+struct Excess {
+  double most;
+  const char* reason;
+};
+
+const std::map<std::string, Excess> kExcess = {
+    {"avg_backward_kernel", {3.5, "windows overlap"}},
+    {"avg_forward_kernel", {3.3, "windows overlap"}},
+    {"avg_large_window_kernel", {1.15, "windows overlap"}},
+    {"broadcast_kernel", {1.55, "an operand is repeated"}},
+    {"copy_strided_kernel", {2.0, "the source is repeated"}},
+    {"max_backward_kernel", {13.0, "windows overlap"}},
+    {"max_forward_kernel", {6.7, "windows overlap"}},
+    {"merge_moments_kernel", {1.55, "the first slab's mean, by each slab of a few floats"}},
+};
+
+/// Of each kernel (all of its instances), by its plain name: bytes read and written since clear_kernel_log() over
+/// distinct ones, the worst instance's, and these.
+std::map<std::string, std::pair<double, double>> bytes_over_minimum() {
+  std::map<std::string, std::pair<double, double>> worst;
   for (const auto& [name, s] : emulation::kernel_log()) {
     if (s.forwarded) continue;
     const auto moved = static_cast<double>(s.bytes_read + s.bytes_written);
     const auto distinct = static_cast<double>(s.distinct_bytes_read + s.distinct_bytes_written);
-    const std::string kernel = plain_name(name);
-    if (kOnce.contains(kernel)) {
-      CAPTURE(name);
-      CHECK(moved <= 1.05 * distinct);
-    }
-    std::printf("bytes_over_minimum %-28s %5.2f  of %.0f\n", kernel.c_str(), moved / distinct, distinct);
+    auto& of_kernel = worst[plain_name(name)];
+    of_kernel = std::max(of_kernel, {moved / distinct, distinct});
   }
+  return worst;
+}
+
+TEST_CASE("Kernels move each byte once, or the excess has a reason") {
+  emulation::count_distinct_bytes(true);
+  emulation::clear_kernel_log();
+  run_everything(DType::float32, [](const OpEntry& entry) {
+    return std::vector<Sample>{problem_of(entry, 3, 1), problem_of(entry, 3, 2), problem_of(entry, 3, 3)};
+  });
+  run_what_is_no_op();
+  emulation::count_distinct_bytes(false);
+
+  for (const auto& [kernel, ratio] : bytes_over_minimum()) {
+    const auto excess = kExcess.find(kernel);
+    const auto [most, reason] = excess == kExcess.end() ? Excess{1.02, ""} : excess->second;
+    CAPTURE(kernel);
+    CHECK(ratio.first <= most);
+    std::printf("bytes_over_minimum %-44s %5.2f of %8.0f  %s\n", kernel.c_str(), ratio.first, ratio.second, reason);
+  }
+}
+
+/// Bytes over the minimum of softmax forward and backward, and of both kinds of cross-entropy, for rows of n.
+std::map<std::string, double> row_bytes(std::int64_t n) {
+  const TensorOptions there{.device = kCuda};
+  emulation::clear_kernel_log();
+  const Tensor x = Tensor::randn({2, n}, there).set_requires_grad();
+  const Tensor probabilities = softmax(x, 1);
+  probabilities.backward(Tensor::rand({2, n}, there));
+  cross_entropy(x, probabilities.detach()).backward();
+  cross_entropy(x, Tensor::from<std::int64_t>({n - 1, n / 2}, {2}).to(kCuda)).backward();
+  synchronize(kCuda);
+  std::map<std::string, double> ratios;
+  for (const auto& [kernel, ratio] : bytes_over_minimum()) {
+    if (!std::regex_search(kernel, std::regex("softmax|cross_entropy"))) continue;
+    std::printf("row_bytes_over_minimum n = %6lld %-44s %5.2f\n", static_cast<long long>(n), kernel.c_str(),
+                ratio.first);
+    ratios[kernel] = ratio.first;
+  }
+  return ratios;
+}
+
+TEST_CASE("Rows of logits are read once as long as they fit into shared memory, and for a loss however long they are") {
+  emulation::count_distinct_bytes(true);
+  for (const std::int64_t n : {10, 1000, 8192, 12'288}) {
+    for (const auto& [kernel, ratio] : row_bytes(n)) {
+      CAPTURE(kernel, n);
+      CHECK(ratio <= 1.01);
+    }
+  }
+  auto one_row_fits = row_bytes(24'576);
+  CHECK(one_row_fits.at("softmax_kernel") <= 1.01);
+  CHECK(one_row_fits.at("cross_entropy_backward_kernel") <= 1.01);
+  auto none_fits = row_bytes(100'001);
+  CHECK(none_fits.at("cross_entropy_forward_kernel") <= 1.01);
+  CHECK(none_fits.at("cross_entropy_probabilities_forward_kernel") <= 1.01);
+  for (const auto& [kernel, ratio] : none_fits) {  // the rest of two or three buffers is read twice
+    CAPTURE(kernel);
+    CHECK(ratio <= 1.6);
+  }
+  emulation::count_distinct_bytes(false);
 }
 
 }  // namespace

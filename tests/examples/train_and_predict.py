@@ -19,8 +19,8 @@ with tempfile.TemporaryDirectory() as folder:
     runs = {}
     for workers, seed in [("0", "3"), ("2", "3"), ("2", "4")]:
         weights = folder / f"{workers}-{seed}.safetensors"
-        out = run(train, "--epochs", "2", "--max-steps", "2", "--log-interval", "1", "--batch-size", "32", "--workers", workers,
-                  "--seed", seed, "--save", weights)
+        out = run(train, "--device", "cpu", "--epochs", "2", "--max-steps", "2", "--log-interval", "1", "--batch-size", "32",
+                  "--workers", workers, "--seed", seed, "--save", weights)
         for line in ("[Epoch 1, Step 1] Loss: ", "[Epoch 2, Step 2] Loss: ", "[Epoch 2] Test accuracy: ", f"Saved {weights}"):
             assert line in out, (line, out)
         assert len(re.findall(r"^\[Epoch \d, Step \d\] Loss: \d\.\d{3}$", out, re.M)) == 4, out
@@ -28,7 +28,21 @@ with tempfile.TemporaryDirectory() as folder:
     assert runs["0", "3"] == runs["2", "3"], "the number of workers changed a run"
     assert runs["2", "3"] != runs["2", "4"], "the seed did not change a run"
 
-    lines = run(predict, "--weights", weights, "--count", "3").splitlines()
+    # A step on CUDA, where the images stay on the device and come in the same order, is the CPU's.
+    probe = subprocess.run([train, "--device", "cuda", "--epochs", "0", "--save", weights], capture_output=True)
+    if probe.returncode == 0:
+        losses = []
+        for device in ("cpu", "cuda"):
+            out = run(train, "--device", device, "--epochs", "1", "--max-steps", "1", "--log-interval", "1",
+                      "--save", weights)
+            losses += [float(loss) for loss in re.findall(r"^\[Epoch 1, Step 1\] Loss: (\d\.\d{3})$", out, re.M)]
+            assert "[Epoch 1] Test accuracy: " in out, out
+        assert len(losses) == 2 and abs(losses[0] - losses[1]) <= 0.002, losses
+        print(f"losses of a step on the CPU and on CUDA: {losses}")
+    else:
+        print("steps skipped without a CUDA device: 1")
+
+    lines = run(predict, "--device", "cpu", "--weights", weights, "--count", "3").splitlines()
     assert len(lines) == 3, lines
     for i, line in enumerate(lines):
         assert re.fullmatch(rf"image {i} \([^)]+\):( .+? \d+\.\d %,?){{5}}", line), line

@@ -22,6 +22,7 @@ def dependencies(compiler, *arguments, text=None):
 parser = argparse.ArgumentParser(description=__doc__)
 for option in ("cmake", "compiler", "build-dir", "readme", "generator", "sanitize", "version"):
     parser.add_argument(f"--{option}", required=True)
+parser.add_argument("--kernel", help="path of own_op.h and own_op.cu, without the ending, in a build with CUDA")
 args = parser.parse_args()
 
 work = pathlib.Path.cwd() / "install_test"
@@ -39,9 +40,13 @@ if umbrella != installed or not installed:
 shutil.copytree(pathlib.Path(__file__).parent / "consumer", project)
 first_program = re.search(r"```cpp\n(.*?)```", pathlib.Path(args.readme).read_text(), re.S).group(1)
 (project / "first_program.cpp").write_text(first_program)
+if args.kernel:
+    for ending in (".h", ".cu"):
+        shutil.copy(args.kernel + ending, project)
 flags = f"-fsanitize={args.sanitize}" if args.sanitize else ""
+cuda = ["-DCMAKE_CUDA_ARCHITECTURES=90"] if args.kernel else []
 run(args.cmake, "-S", project, "-B", build, "-G", args.generator, f"-DCMAKE_CXX_COMPILER={args.compiler}",
-    f"-DCMAKE_PREFIX_PATH={prefix}", "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_CXX_FLAGS={flags}")
+    f"-DCMAKE_PREFIX_PATH={prefix}", "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_CXX_FLAGS={flags}", *cuda)
 run(args.cmake, "--build", build)
 
 version = run(build / "consumer", stdout=subprocess.PIPE).stdout.strip()

@@ -145,8 +145,8 @@ Results<T> run(const Conv2dShape& d, const Inputs<T>& in) {
   Results<T> out{std::vector<T>(count_y(d), nan), std::vector<T>(count_y(d), nan), std::vector<T>(count_x(d), nan),
                  std::vector<T>(count_w(d), nan), std::vector<T>(static_cast<std::size_t>(d.k), nan)};
   for (const bool biased : {false, true}) {
-    Workspace<T> workspace(kernels::conv2d_forward_workspace<T>(kOnCpu, d, biased));
-    kernels::conv2d_forward<T>(kOnCpu, d, in.x.data(), in.w.data(), biased ? in.bias.data() : nullptr,
+    Workspace<T> workspace(kernels::conv2d_forward_workspace<T>(kOnCpu, d, biased, false));
+    kernels::conv2d_forward<T>(kOnCpu, d, in.x.data(), in.w.data(), biased ? in.bias.data() : nullptr, false,
                                biased ? out.y_biased.data() : out.y.data(), workspace.data);
   }
   {

@@ -33,6 +33,13 @@ std::int64_t any_channels(Draws& draws);
 Form broadcast_operand(Draws& draws, const Form& form);
 /// Magnitudes from 0.25 to 4, all positive or all negative: sums of them lose no digits.
 Tensor one_sign(Draws& draws, const Form& form);
+/// A bias for each channel of `y` [N, C] or [N, C, H, W], the ReLU's input without one, that keeps all values at least
+/// `distance` away from the ReLU's kink: a step of central differences or a rounding error must not carry one to the
+/// other side.
+Tensor bias_away_from_kink(Draws& draws, const Tensor& y, double distance);
+/// The same for sums of products `y`, whose rounding errors grow with them: none where `bias`
+/// is undefined and none is needed.
+Tensor bias_for_relu(Draws& draws, const Tensor& y, const Tensor& bias, double distance);
 
 // ---- Tensors that wrong calls are made of: f32(2, 3) for shape [2, 3].
 

@@ -1,4 +1,4 @@
-// Entry of conv2d.
+// Entries of conv2d and conv2d_relu.
 #include <lockstep/tests/support/op_registry.h>
 
 #include <algorithm>
@@ -7,6 +7,7 @@
 #include <fmt/ranges.h>
 
 #include <lockstep/core/ops.h>
+#include <lockstep/tests/support/reference.h>
 #include <lockstep/tests/support/reference_image.h>
 
 namespace lockstep::test {
@@ -24,10 +25,25 @@ Sample conv2d_sample(Draws& draws, const Shape& x, const Shape& weight, bool bia
           .reference = [o](const Inputs& in) { return reference::conv2d(in[0], in[1], in[2], o); }};
 }
 
-std::vector<Sample> conv2d_samples(Draws& draws) {
+/// The same with a ReLU behind it, whose kink no value comes near.
+Sample conv2d_relu_sample(Draws& draws, const Shape& x, const Shape& weight, bool bias, const Conv2dOptions& o,
+                          double distance) {
+  Sample sample = conv2d_sample(draws, x, weight, bias, o);
+  Inputs& in = sample.inputs;
+  in[2] = bias_for_relu(draws, conv2d(in[0], in[1], {}, o), in[2], distance);
+  sample.run = [o](const Inputs& inputs) { return conv2d_relu(inputs[0], inputs[1], inputs[2], o); };
+  sample.reference = [o](const Inputs& inputs) {
+    return reference::map(reference::conv2d(inputs[0], inputs[1], inputs[2], o),
+                          [](double value) { return value > 0 ? value : 0.0; });
+  };
+  return sample;
+}
+
+std::vector<Sample> conv2d_samples(Draws& draws, bool relu) {
   std::vector<Sample> all;
   const auto add = [&](const Shape& x, const Shape& weight, bool bias, const Conv2dOptions& o) {
-    all.push_back(conv2d_sample(draws, x, weight, bias, o));
+    all.push_back(relu ? conv2d_relu_sample(draws, x, weight, bias, o, 1e-3)
+                       : conv2d_sample(draws, x, weight, bias, o));
   };
   // What ResNets are made of, in small.
   add({2, 3, 9, 9}, {4, 3, 7, 7}, false, {.stride = {2, 2}, .padding = {3, 3}});
@@ -45,7 +61,7 @@ std::vector<Sample> conv2d_samples(Draws& draws) {
   add({1, 2, 2, 2}, {2, 2, 1, 1}, true, {.padding = {2, 2}});
   add({1, 4, 4, 4}, {4, 1, 3, 3}, true, {.padding = {1, 1}, .groups = 4});  // depthwise
   add({1, 3, 4, 4}, {9, 1, 3, 3}, true, {.groups = 3});
-  for (int i = 0; i < 560; ++i) {
+  for (int i = 0; i < (relu ? 140 : 560); ++i) {
     Conv2dOptions o;
     o.groups = draws.pick<std::int64_t>({1, 1, 1, 2, 3});
     Shape x{draws.from_to(1, 3), o.groups * draws.from_to(1, 3), 1, 1};
@@ -124,14 +140,16 @@ ConvSizes draw_deep_conv(Draws& draws) {
   return s;
 }
 
-Sample conv2d_problem(Draws& draws) {
+Sample conv2d_problem(Draws& draws, bool relu) {
   const bool deep = draws.below(100) == 0;
   const std::int64_t most = deep ? 8'000'000 : 300'000;
   for (;;) {
     const ConvSizes s = deep ? draw_deep_conv(draws) : draw_conv(draws);
     if (!s.fits() || s.products() > most || !s.can_tell_errors()) continue;
-    return conv2d_sample(draws, {s.n, s.options.groups * s.channels, s.image[0], s.image[1]},
-                         {s.options.groups * s.outputs, s.channels, s.kernel[0], s.kernel[1]}, draws.coin(), s.options);
+    const Shape x{s.n, s.options.groups * s.channels, s.image[0], s.image[1]};
+    const Shape weight{s.options.groups * s.outputs, s.channels, s.kernel[0], s.kernel[1]};
+    return relu ? conv2d_relu_sample(draws, x, weight, draws.coin(), s.options, 2e-5)
+                : conv2d_sample(draws, x, weight, draws.coin(), s.options);
   }
 }
 
@@ -151,6 +169,32 @@ std::vector<Sample> conv2d_benchmarks(Draws& draws) {
           row({128, 64, 8, 8}, {64, 64, 3, 3}, 1, 1),       //
           row({16, 3, 224, 224}, {64, 3, 11, 11}, 4, 2),    // AlexNet's first
           row({16, 64, 56, 56}, {64, 1, 3, 3}, 1, 1, 64)};  // depthwise
+}
+
+std::vector<Sample> conv2d_relu_benchmarks(Draws& draws) {
+  const auto row = [&](const Shape& x, const Shape& weight, std::int64_t stride, std::int64_t padding) {
+    Sample sample =
+        conv2d_relu_sample(draws, x, weight, true, {.stride = {stride, stride}, .padding = {padding, padding}}, 0.0);
+    for (const std::size_t i : {0, 1}) sample.inputs[i] = sample.inputs[i].to(kLast);
+    return sample;
+  };
+  return {row({16, 3, 224, 224}, {64, 3, 11, 11}, 4, 2),  // AlexNet's first three
+          row({16, 64, 27, 27}, {192, 64, 5, 5}, 1, 2), row({16, 192, 13, 13}, {384, 192, 3, 3}, 1, 1)};
+}
+
+std::vector<Misuse> conv2d_relu_misuse() {  // the checks are conv2d's: that they name this op
+  const Tensor x = f32(1, 4, 5, 5), w = f32(6, 4, 3, 3);
+  return {
+      wrong<ValueError>("conv2d_relu", "stride 0",
+                        [=] {
+                          conv2d_relu(x, w, {}, {.stride = {0, 1}});
+                        },
+                        {"0, 0 and 1"}),
+      wrong<ShapeError>("conv2d_relu", "channels", [=] { conv2d_relu(f32(1, 3, 5, 5), w); }, {"[1, 3, 5, 5]"}),
+      wrong<ShapeError>("conv2d_relu", "bias", [=] { conv2d_relu(x, w, f32(4)); }, {"[6]", "[4]"}),
+      wrong<DTypeError>("conv2d_relu", "integers", [] { conv2d_relu(i64(1, 4, 5, 5), i64(6, 4, 3, 3)); }, {"int64"}),
+      wrong<ValueError>("conv2d_relu", "undefined weight", [=] { conv2d_relu(x, {}); }, {"undefined"}),
+  };
 }
 
 std::vector<Misuse> conv2d_misuse() {
@@ -210,13 +254,21 @@ std::vector<Misuse> conv2d_misuse() {
 }  // namespace
 
 void register_convolution_ops(std::vector<OpEntry>& registry) {
+  constexpr Tolerance kSums{Scale::tensor, 32, 32, "sums of up to 4,000 products of either sign"};
   registry.push_back({.name = "conv2d",
                       .determinism = Determinism::same_threads,  // the weight's gradient: threads sum parts of a batch
-                      .tolerance = {Scale::tensor, 32, 32, "sums of up to 4,000 products of either sign"},
-                      .samples = conv2d_samples,
-                      .problem = conv2d_problem,
+                      .tolerance = kSums,
+                      .samples = [](Draws& draws) { return conv2d_samples(draws, false); },
+                      .problem = [](Draws& draws) { return conv2d_problem(draws, false); },
                       .benchmarks = conv2d_benchmarks,
                       .misuse = conv2d_misuse()});
+  registry.push_back({.name = "conv2d_relu",
+                      .determinism = Determinism::same_threads,
+                      .tolerance = kSums,
+                      .samples = [](Draws& draws) { return conv2d_samples(draws, true); },
+                      .problem = [](Draws& draws) { return conv2d_problem(draws, true); },
+                      .benchmarks = conv2d_relu_benchmarks,
+                      .misuse = conv2d_relu_misuse()});
 }
 
 }  // namespace lockstep::test

@@ -76,6 +76,35 @@ Tensor one_sign(Draws& draws, const Form& form) {
                       : draws.uniform(form.shape, form.layout, -4.0, -0.25);
 }
 
+Tensor bias_away_from_kink(Draws& draws, const Tensor& y, double distance) {
+  const std::int64_t channels = y.size(1), inner = y.rank() == 4 ? y.size(2) * y.size(3) : 1;
+  std::vector<std::vector<double>> of_channel(static_cast<std::size_t>(channels));
+  std::int64_t position = 0;
+  for (const double value : y.to_vector<double>()) {
+    of_channel[static_cast<std::size_t>(position++ / inner % channels)].push_back(value);
+  }
+  std::vector<double> bias;
+  for (const std::vector<double>& values : of_channel) {
+    double shift = 0.0;
+    const auto near = [&](double value) { return std::abs(value + shift) < distance; };
+    do {
+      shift = draws.next(-1.0, 1.0);
+    } while (std::any_of(values.begin(), values.end(), near));
+    bias.push_back(shift);
+  }
+  return Tensor::from(bias, {channels});
+}
+
+Tensor bias_for_relu(Draws& draws, const Tensor& y, const Tensor& bias, double distance) {
+  double largest = 1.0, smallest = HUGE_VAL;
+  for (const double value : y.to_vector<double>()) {
+    largest = std::max(largest, std::abs(value));
+    smallest = std::min(smallest, std::abs(value));
+  }
+  const bool serves = !bias.defined() && smallest >= distance * largest;
+  return serves ? bias : bias_away_from_kink(draws, y, distance * largest);
+}
+
 namespace {
 
 constexpr int kRandomSamples = 45;

@@ -40,27 +40,6 @@ Tensor norm_reference(const Norm& norm, const Inputs& in) {
   return norm.relu ? reference::map(y, [](double value) { return value > 0 ? value : 0.0; }) : y;
 }
 
-/// A bias for each channel of `y`, the ReLU's input without one, that keeps all values at least `distance` away from
-/// the ReLU's kink: a step of central differences or a rounding error must not carry one to the other side.
-Tensor bias_away_from_kink(Draws& draws, const Tensor& y, double distance) {
-  const std::int64_t channels = y.size(1), inner = y.rank() == 4 ? y.size(2) * y.size(3) : 1;
-  std::vector<std::vector<double>> of_channel(static_cast<std::size_t>(channels));
-  std::int64_t position = 0;
-  for (const double value : y.to_vector<double>()) {
-    of_channel[static_cast<std::size_t>(position++ / inner % channels)].push_back(value);
-  }
-  std::vector<double> bias;
-  for (const std::vector<double>& values : of_channel) {
-    double shift = 0.0;
-    const auto near = [&](double value) { return std::abs(value + shift) < distance; };
-    do {
-      shift = draws.next(-1.0, 1.0);
-    } while (std::any_of(values.begin(), values.end(), near));
-    bias.push_back(shift);
-  }
-  return Tensor::from(bias, {channels});
-}
-
 Sample norm_sample(Draws& draws, const Form& x, const Norm& norm, double distance, bool views) {
   const Shape channels{x.shape[1]};
   Inputs in = {draws.uniform(x.shape, x.layout),

@@ -237,27 +237,45 @@ Sample linear_sample(Draws& draws, const Form& x, std::int64_t out, bool bias) {
           .reference = [](const Inputs& in) { return reference::linear(in[0], in[1], in[2]); }};
 }
 
-std::vector<Sample> linear_samples(Draws& draws) {
+/// The same with a ReLU behind it, whose kink no value comes near.
+Sample linear_relu_sample(Draws& draws, const Form& x, std::int64_t out, bool bias, double distance) {
+  Sample sample = linear_sample(draws, x, out, bias);
+  Inputs& in = sample.inputs;
+  in[2] = bias_for_relu(draws, reshape(linear(in[0], in[1]), {x.shape.with(-1, 1).numel(), out}), in[2], distance);
+  sample.run = [](const Inputs& inputs) { return linear_relu(inputs[0], inputs[1], inputs[2]); };
+  sample.reference = [](const Inputs& inputs) {
+    return reference::map(reference::linear(inputs[0], inputs[1], inputs[2]),
+                          [](double value) { return value > 0 ? value : 0.0; });
+  };
+  return sample;
+}
+
+std::vector<Sample> linear_samples(Draws& draws, bool relu) {
   std::vector<Sample> all;
+  const auto add = [&](const Form& x, std::int64_t out, bool bias) {
+    all.push_back(relu ? linear_relu_sample(draws, x, out, bias, 1e-3) : linear_sample(draws, x, out, bias));
+  };
   for (const auto& x : {Form{{3, 5}}, Form{{1, 1}}, Form{{0, 4}}, Form{{5}}, Form{{2, 3, 4}}, Form{{17, 2}},
                         Form{{2, 33}}, Form{{2, 3, 2, 4}, kRows}, Form{{2, 3, 2, 4}, kLast}, Form{{2, 0}}}) {
     for (const std::int64_t out : {1, 3, 17}) {
-      for (const bool bias : {false, true}) all.push_back(linear_sample(draws, x, out, bias));
+      for (const bool bias : {false, true}) add(x, out, bias);
     }
   }
   for (int i = 0; i < kRandomSamples; ++i) {
-    all.push_back(linear_sample(draws, small_form(draws), draws.from_to(1, 7), draws.coin()));
+    const Form x = small_form(draws);
+    const std::int64_t out = draws.from_to(1, 7);
+    add(x, out, draws.coin());
   }
   return all;
 }
 
-Sample linear_problem(Draws& draws) {
+Sample linear_problem(Draws& draws, bool relu) {
   const auto [rows, in, out] = product_sizes(draws);
   Form x{{rows, in}};
   if (rows == 1 && draws.coin()) x = {{in}};
   if (rows % 2 == 0 && draws.coin()) x = {{rows / 2, 2, in}};
   if (rows % 4 == 0 && draws.coin()) x = {{2, rows / 4, 2, in}, draws.pick({kRows, kLast})};
-  return linear_sample(draws, x, out, draws.coin());
+  return relu ? linear_relu_sample(draws, x, out, draws.coin(), 2e-5) : linear_sample(draws, x, out, draws.coin());
 }
 
 std::vector<Misuse> matmul_misuse() {
@@ -275,6 +293,15 @@ std::vector<Misuse> matmul_misuse() {
       wrong<DTypeError>("matmul", "two dtypes", [] { matmul(f32(2, 3), f64(3, 2)); }, {"float32", "float64"}),
       wrong<DTypeError>("matmul", "integers", [] { matmul(i64(2, 3), i64(3, 2)); }, {"int64"}),
       wrong<ValueError>("matmul", "undefined", [] { matmul(f32(2, 3), {}); }, {"undefined"}),
+  };
+}
+
+std::vector<Misuse> linear_relu_misuse() {  // the checks are linear's: that they name this op
+  return {
+      wrong<ShapeError>("linear_relu", "features", [] { linear_relu(f32(2, 3), f32(5, 4)); }, {"[2, 3]", "[5, 4]"}),
+      wrong<ShapeError>("linear_relu", "bias", [] { linear_relu(f32(2, 3), f32(5, 3), f32(4)); }, {"[5]", "[4]"}),
+      wrong<DTypeError>("linear_relu", "integers", [] { linear_relu(i64(2, 3), i64(5, 3)); }, {"int64"}),
+      wrong<ValueError>("linear_relu", "undefined input", [] { linear_relu({}, f32(2, 3)); }, {"undefined"}),
   };
 }
 
@@ -319,14 +346,24 @@ void register_reduction_ops(std::vector<OpEntry>& registry) {
   add({.name = "linear",
        .determinism = Determinism::same_threads,
        .tolerance = kProducts,
-       .samples = linear_samples,
-       .problem = linear_problem,
+       .samples = [](Draws& draws) { return linear_samples(draws, false); },
+       .problem = [](Draws& draws) { return linear_problem(draws, false); },
        .benchmarks =
            [](Draws& draws) {
              return std::vector{linear_sample(draws, {{128, 512}}, 1000, true),
                                 linear_sample(draws, {{128, 9216}}, 1024, true)};
            },
        .misuse = linear_misuse()});
+  add({.name = "linear_relu",
+       .determinism = Determinism::same_threads,
+       .tolerance = kProducts,
+       .samples = [](Draws& draws) { return linear_samples(draws, true); },
+       .problem = [](Draws& draws) { return linear_problem(draws, true); },
+       .benchmarks =
+           [](Draws& draws) {
+             return std::vector{linear_relu_sample(draws, {{128, 9216}}, 4096, true, 0.0)};  // AlexNet's first
+           },
+       .misuse = linear_relu_misuse()});
 }
 
 }  // namespace lockstep::test

@@ -113,7 +113,7 @@ std::int64_t y_size(const Conv2dShape& s) { return s.n * s.p * s.q * s.k; }
 }  // namespace
 
 template <class T>
-std::size_t conv2d_forward_workspace(CudaStream, const Conv2dShape&, bool) {
+std::size_t conv2d_forward_workspace(CudaStream, const Conv2dShape&, bool, bool) {
   return kWorkspace;
 }
 template <class T>
@@ -126,7 +126,7 @@ std::size_t conv2d_backward_weight_workspace(CudaStream, const Conv2dShape&) {
 }
 
 template <class T>
-void conv2d_forward(CudaStream stream, const Conv2dShape& s, const T* x, const T* w, const T* bias, T* y,
+void conv2d_forward(CudaStream stream, const Conv2dShape& s, const T* x, const T* w, const T* bias, bool relu, T* y,
                     void* workspace) {
   const Matrix<const T> input(x, x_size(s)), weight(w, w_size(s)), shift(bias, s.k);
   const Matrix<T> output(y, y_size(s));
@@ -134,8 +134,8 @@ void conv2d_forward(CudaStream stream, const Conv2dShape& s, const T* x, const T
   queue("conv2d_forward", stream, ranges(input, weight, shift), ranges(output, scratch), [=] {
     Floats<const T> in(input), kernel(weight), added(shift);
     Floats<T> out(output);
-    auto host = host_workspace(conv2d_forward_workspace<float>(kOnCpu, s, bias != nullptr));
-    conv2d_forward<float>(kOnCpu, s, in.data(), kernel.data(), added.data(), out.data(), aligned(host));
+    auto host = host_workspace(conv2d_forward_workspace<float>(kOnCpu, s, bias != nullptr, relu));
+    conv2d_forward<float>(kOnCpu, s, in.data(), kernel.data(), added.data(), relu, out.data(), aligned(host));
     out.store();
   });
 }
@@ -191,28 +191,28 @@ void gemm(CudaStream stream, bool transpose_a, bool transpose_b, std::int64_t m,
 
 template <class T>
 void linear_forward(CudaStream stream, std::int64_t rows, std::int64_t out, std::int64_t in, const T* x, const T* w,
-                    const T* bias, T* y) {
+                    const T* bias, bool relu, T* y) {
   const Matrix<const T> input(x, rows * in), weight(w, out * in), shift(bias, out);
   const Matrix<T> output(y, rows * out);
   queue("linear_forward", stream, ranges(input, weight, shift), ranges(output), [=] {
     Floats<const T> values(input), factors(weight), added(shift);
     Floats<T> result(output);
-    linear_forward<float>(kOnCpu, rows, out, in, values.data(), factors.data(), added.data(), result.data());
+    linear_forward<float>(kOnCpu, rows, out, in, values.data(), factors.data(), added.data(), relu, result.data());
     result.store();
   });
 }
 
 #define LOCKSTEP_INSTANTIATE(T)                                                                                       \
-  template std::size_t conv2d_forward_workspace<T>(CudaStream, const Conv2dShape&, bool);                             \
+  template std::size_t conv2d_forward_workspace<T>(CudaStream, const Conv2dShape&, bool, bool);                       \
   template std::size_t conv2d_backward_data_workspace<T>(CudaStream, const Conv2dShape&);                             \
   template std::size_t conv2d_backward_weight_workspace<T>(CudaStream, const Conv2dShape&);                           \
-  template void conv2d_forward<T>(CudaStream, const Conv2dShape&, const T*, const T*, const T*, T*, void*);           \
+  template void conv2d_forward<T>(CudaStream, const Conv2dShape&, const T*, const T*, const T*, bool, T*, void*);     \
   template void conv2d_backward_data<T>(CudaStream, const Conv2dShape&, const T*, const T*, T*, void*);               \
   template void conv2d_backward_weight<T>(CudaStream, const Conv2dShape&, const T*, const T*, T*, T*, void*);         \
   template void gemm<T>(CudaStream, bool, bool, std::int64_t, std::int64_t, std::int64_t, const T*, std::int64_t,     \
                         const T*, std::int64_t, float, T*, std::int64_t);                                             \
   template void linear_forward<T>(CudaStream, std::int64_t, std::int64_t, std::int64_t, const T*, const T*, const T*, \
-                                  T*);
+                                  bool, T*);
 LOCKSTEP_INSTANTIATE(float)
 LOCKSTEP_INSTANTIATE(float16)
 LOCKSTEP_INSTANTIATE(bfloat16)

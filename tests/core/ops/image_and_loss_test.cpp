@@ -161,6 +161,36 @@ TEST_CASE("batch_norm_relu equals its parts") {
   }
 }
 
+TEST_CASE("conv2d_relu and linear_relu equal their parts, NaN and gradients included") {
+  test::Draws draws(7);
+  const auto check = [&](const Shape& x_shape, const Shape& w_shape, const auto& fused, const auto& parts) {
+    for (const DType dtype : {DType::float32, DType::float64}) {
+      Tensor x = draws.uniform(x_shape);
+      x.data<double>()[3] = kNaN;
+      x = x.to(dtype);
+      const Tensor w = draws.uniform(w_shape).to(dtype), b = draws.uniform({w_shape[0]}).to(dtype);
+      std::vector<Values> results[2];
+      for (const bool whole : {true, false}) {
+        const std::vector<Tensor> leaves = {x.clone().set_requires_grad(), w.clone().set_requires_grad(),
+                                            b.clone().set_requires_grad()};
+        const Tensor y = whole ? fused(leaves[0], leaves[1], leaves[2]) : parts(leaves[0], leaves[1], leaves[2]);
+        sum(y * y).backward();
+        results[whole].push_back(values_of(y));
+        for (const Tensor& leaf : leaves) results[whole].push_back(values_of(leaf.grad()));
+      }
+      CHECK(std::any_of(results[1][0].begin(), results[1][0].end(), [](double value) { return std::isnan(value); }));
+      CHECK(std::count(results[1][0].begin(), results[1][0].end(), 0.0) > 0);
+      for (std::size_t i = 0; i < 4; ++i) CHECK(same(results[0][i], results[1][i]));
+    }
+  };
+  const Conv2dOptions o{.padding = {1, 1}};
+  check(
+      {3, 4, 5, 6}, {5, 4, 3, 3}, [=](auto... in) { return conv2d_relu(in..., o); },
+      [=](auto... in) { return relu(conv2d(in..., o)); });
+  check(
+      {17, 9}, {5, 9}, [](auto... in) { return linear_relu(in...); }, [](auto... in) { return relu(linear(in...)); });
+}
+
 TEST_CASE("dropout: fraction, scale, mask in backward, reproducible") {
   for (const DType dtype : {DType::float32, DType::float64}) {
     for (const double p : {0.1, 0.5, 0.8}) {

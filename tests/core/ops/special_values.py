@@ -80,7 +80,9 @@ OPS = {
     "count_correct": count_correct,
     "matmul": lambda a, x, y: x @ y,
     "linear": lambda a, x, w, b=None: F.linear(x, w, b),
+    "linear_relu": lambda a, x, w, b=None: F.linear(x, w, b).relu(),
     "conv2d": conv,
+    "conv2d_relu": lambda a, x, w, b=None: conv(a, x, w, b).relu(),
     "max_pool2d": max_pool,
     "avg_pool2d": avg_pool,
     "adaptive_avg_pool2d": lambda a, x: F.adaptive_avg_pool2d(x, a["output"]),
@@ -363,7 +365,8 @@ def grid(dtype):
         for places in ({}, {0: NAN}, {last: NAN}, {0: INF}, {last: -INF}, {0: INF, last: -INF}, {0: INF, k - 1: -INF}):
             a = spoilt(m * k, places)
             case("matmul", {}, leaf(a, m, k), leaf(ordinary(k * n, 20), k, n))
-            case("linear", {}, leaf(ordinary(m * k), m, k), leaf(spoilt(n * k, places, 20), n, k), leaf(ordinary(n)))
+            for op in ("linear", "linear_relu"):
+                case(op, {}, leaf(ordinary(m * k), m, k), leaf(spoilt(n * k, places, 20), n, k), leaf(ordinary(n)))
             if m == 2:
                 case("linear", {}, leaf(a, m, k), leaf(ordinary(n * k, 20), n, k))
         case("matmul", {}, leaf(ordinary(2 * m * k), 2, m, k),
@@ -372,8 +375,8 @@ def grid(dtype):
         case("matmul", {}, leaf([tiny * (i % 7 + 1) for i in range(m * k)], m, k),
              leaf([2.0 * (i % 3 + 1) for i in range(k * n)], k, n),
              grad=data([middle] * (m * n), m, n))
-        case("linear", {}, leaf(ordinary(m * k), m, k), leaf(ordinary(n * k), n, k),
-             leaf(spoilt(n, {0: NAN, n - 1: INF})))
+        for op in ("linear", "linear_relu"):
+            case(op, {}, leaf(ordinary(m * k), m, k), leaf(ordinary(n * k), n, k), leaf(spoilt(n, {0: NAN, n - 1: INF})))
         case("matmul", {}, leaf(ordinary(m * k), m, k), leaf(ordinary(k * n), k, n),
              grad=data(spoilt(m * n, {0: NAN, m * n - 1: INF}), m, n))
         case("linear", {}, leaf(ordinary(m * k), m, k), leaf(ordinary(k * n), n, k), leaf(ordinary(n)),
@@ -387,9 +390,11 @@ def grid(dtype):
         nx, nw, k = math.prod(x), math.prod(w), w[0]
         y = list(conv(attributes, torch.zeros(x), torch.zeros(w)).shape)
         for places in ({}, {0: NAN}, {nx - 1: NAN}, {0: INF, nx - 1: -INF}):
-            case("conv2d", attributes, leaf(spoilt(nx, places), *x), leaf(ordinary(nw, 20), *w), leaf(ordinary(k)))
-        case("conv2d", attributes, leaf(ordinary(nx), *x), leaf(ordinary(nw, 20), *w),
-             leaf(spoilt(k, {0: NAN, 1: INF, k - 1: -INF})))
+            for op in ("conv2d", "conv2d_relu"):
+                case(op, attributes, leaf(spoilt(nx, places), *x), leaf(ordinary(nw, 20), *w), leaf(ordinary(k)))
+        for op in ("conv2d", "conv2d_relu"):
+            case(op, attributes, leaf(ordinary(nx), *x), leaf(ordinary(nw, 20), *w),
+                 leaf(spoilt(k, {0: NAN, 1: INF, k - 1: -INF})))
         case("conv2d", attributes, leaf([tiny * (i % 7 + 1) for i in range(nx)], *x),
              leaf([2.0 * (i % 3 + 1) for i in range(nw)], *w), grad=data([2.0] * math.prod(y), *y))
         case("conv2d", attributes, leaf([1.0] * nx, *x), leaf([2.0] * nw, *w), leaf([0.0] * k),

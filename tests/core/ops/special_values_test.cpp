@@ -158,6 +158,14 @@ const std::map<std::string, Call>& calls() {
       {"linear",
        {[](const Tensors& x, const json&) { return Tensors{linear(x[0], x[1], x.size() > 2 ? x[2] : Tensor())}; }, 2, 2,
         Size::tensor}},
+      {"linear_relu",
+       {[](const Tensors& x, const json&) { return Tensors{linear_relu(x[0], x[1], x.size() > 2 ? x[2] : Tensor())}; },
+        2, 2, Size::tensor}},
+      {"conv2d_relu",
+       {[](const Tensors& x, const json& a) {
+          return Tensors{conv2d_relu(x[0], x[1], x.size() > 2 ? x[2] : Tensor(), conv_options(a))};
+        },
+        2, 2, Size::tensor}},
       {"conv2d",
        {[](const Tensors& x, const json& a) {
           return Tensors{conv2d(x[0], x[1], x.size() > 2 ? x[2] : Tensor(), conv_options(a))};

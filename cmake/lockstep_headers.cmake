@@ -1,11 +1,14 @@
 # Which headers are public, where the build finds them, and the umbrella header that includes them all.
 
 # Folders of the library, in the order in which they may include each other.
-set(LOCKSTEP_FOLDERS core kernels layers data)
+set(LOCKSTEP_FOLDERS core kernels layers data parallel)
 
 # Not installed: headers that serve our own sources only, and so may include third-party headers.
 set(LOCKSTEP_INTERNAL_HEADERS
-  "^core/base/check\\.h$" "^core/base/cuda_check\\.h$" "^core/io/folder_lock\\.h$" "^core/ops/" "^kernels/cpu/" "^kernels/cuda/" "^layers/python_repr\\.h$")
+  "^core/base/check\\.h$" "^core/base/cuda_check\\.h$" "^core/io/folder_lock\\.h$" "^core/ops/"
+  "^kernels/cpu/" "^kernels/cuda/" "^layers/python_repr\\.h$"
+  "^parallel/host_reduce\\.h$" "^parallel/local_cuda\\.h$" "^parallel/mpi_collectives\\.h$" "^parallel/replica_scope\\.h$"
+  "^parallel/team\\.h$")
 
 list(TRANSFORM LOCKSTEP_FOLDERS APPEND "/*.h" OUTPUT_VARIABLE globs)
 file(GLOB_RECURSE LOCKSTEP_PUBLIC_HEADERS CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} ${globs})

@@ -297,14 +297,28 @@ Tensor Tensor::grad() const {
   return impl.node && impl.node->is_leaf() ? impl.node->grad : Tensor();
 }
 
-void Tensor::set_grad(const Tensor& grad) const {
-  LOCKSTEP_CHECK(requires_grad() && is_leaf(), AutogradError, "set_grad", "expected a leaf that requires a gradient");
+namespace {
+
+/// The node of a leaf that `grad` fits.
+detail::LeafNode& leaf_for(const char* op, const Tensor& leaf, const Tensor& grad) {
+  LOCKSTEP_CHECK(leaf.requires_grad() && leaf.is_leaf(), AutogradError, op, "expected a leaf that requires a gradient");
   if (grad.defined()) {
-    require_same("set_grad", *this, grad);
-    LOCKSTEP_CHECK(grad.shape() == shape(), ShapeError, "set_grad", "expected a gradient of shape {}, got {}",
-                   to_string(shape()), to_string(grad.shape()));
+    require_same(op, leaf, grad);
+    LOCKSTEP_CHECK(grad.shape() == leaf.shape(), ShapeError, op, "expected a gradient of shape {}, got {}",
+                   to_string(leaf.shape()), to_string(grad.shape()));
   }
-  impl_->node->grad = grad;
+  return static_cast<detail::LeafNode&>(*leaf.impl()->node);
+}
+
+}  // namespace
+
+void Tensor::set_grad(const Tensor& grad) const { leaf_for("set_grad", *this, grad).grad = grad; }
+
+void Tensor::set_grad_destination(const Tensor& destination) const {
+  detail::LeafNode& leaf = leaf_for("set_grad_destination", *this, destination);
+  LOCKSTEP_CHECK(!destination.defined() || destination.layout() == layout(), ShapeError, "set_grad_destination",
+                 "expected the layout of the leaf, got the other one");
+  leaf.set_destination(destination.defined() ? destination.detach() : Tensor());
 }
 
 void Tensor::backward(const Tensor& grad, bool retain_tape) const {

@@ -141,6 +141,10 @@ class Tensor {
   Tensor grad() const;
   /// Replaces the gradient: same shape and dtype, or undefined to drop it.
   void set_grad(const Tensor& grad) const;
+  /// Where the gradient of this leaf goes when it next has none, instead of memory of its own: the same shape, dtype,
+  /// layout and device. grad() is then that tensor, and its former contents are lost. Undefined: no such place. Throws
+  /// as set_grad.
+  void set_grad_destination(const Tensor& destination) const;
   /// Computes the gradient of this tensor with respect to every leaf it depends on and adds it to theirs. Without an
   /// argument this must have one element (ShapeError) and the gradient starts at 1. Throws AutogradError if nothing was
   /// recorded, if the tape was already used up (unless retained), or if a saved tensor has been changed in place since.

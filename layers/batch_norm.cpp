@@ -1,5 +1,7 @@
 #include <lockstep/layers/batch_norm.h>
 
+#include <vector>
+
 #include <lockstep/core/base/check.h>
 #include <lockstep/layers/python_repr.h>
 
@@ -48,8 +50,33 @@ std::pair<Tensor, Tensor> BatchNorm::weight_and_bias(const Tensor& x) const {
   return {Tensor::ones({num_features_}, options), Tensor::zeros({num_features_}, options)};
 }
 
+Tensor BatchNorm::forward_over_ranks(const Tensor& x, const BatchNormOptions& options) {
+  const std::vector<int> dims = rank_ == 4 ? std::vector{0, 2, 3} : std::vector{0};
+  const Shape per_channel = rank_ == 4 ? Shape{1, num_features_, 1, 1} : Shape{1, num_features_};
+  const TensorOptions plain{.dtype = x.dtype(), .device = x.device()};
+  const double here = static_cast<double>(x.numel()) / static_cast<double>(num_features_);
+  const Tensor parts[] = {sum(x, dims), Tensor::full({1}, here, plain)};
+  const Tensor sums = all_reduce_(cat(parts, 0));
+  const double count = narrow(sums.detach(), 0, num_features_, 1).item();
+  const Tensor batch_mean = affine(narrow(sums, 0, 0, num_features_), 1.0 / count, 0.0);
+  const Tensor centred = x - reshape(batch_mean, per_channel);
+  const Tensor variance = affine(all_reduce_(sum(centred * centred, dims)), 1.0 / count, 0.0);
+  if (running_mean.defined()) {
+    running_mean.detach().mul_(1.0 - options.momentum).add_(batch_mean, options.momentum);
+    running_var.detach().mul_(1.0 - options.momentum).add_(variance, options.momentum * count / (count - 1.0));
+  }
+  const auto [scale, shift] = weight_and_bias(x);
+  const Tensor factor = scale / sqrt(affine(variance, 1.0, options.eps));
+  return centred * reshape(factor, per_channel) + reshape(shift, per_channel);
+}
+
 Tensor BatchNorm::forward(const Tensor& x) {
   const BatchNormOptions options = forward_options(x);
+  if (is_training() && all_reduce_) {
+    Tensor y = forward_over_ranks(x, options);
+    count_batch();
+    return y;
+  }
   const auto [scale, shift] = weight_and_bias(x);
   Tensor y = batch_norm(x, scale, shift, running_mean, running_var, options);
   count_batch();
@@ -64,7 +91,7 @@ std::string BatchNorm::extra_repr() const {
 }
 
 Tensor batch_norm_relu(BatchNorm& norm, ReLU& relu, const Tensor& x, const Tensor& residual) {
-  if (norm.has_forward_hooks() || relu.has_forward_hooks()) [[unlikely]] {
+  if (norm.has_forward_hooks() || relu.has_forward_hooks() || norm.is_synchronized()) [[unlikely]] {
     const Tensor y = norm(x);
     return relu(residual.defined() ? y + residual : y);
   }

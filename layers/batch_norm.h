@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <utility>
 
@@ -26,6 +27,11 @@ class BatchNorm : public Module {
   Tensor forward(const Tensor& x) override;
   std::string extra_repr() const override;
 
+  /// Normalises training batches by the statistics of those of all ranks, which `all_reduce` sums, differentiably: see
+  /// parallel/sync_batch_norm.h. An empty function ends that.
+  void synchronize(std::function<Tensor(const Tensor&)> all_reduce) { all_reduce_ = std::move(all_reduce); }
+  bool is_synchronized() const { return static_cast<bool>(all_reduce_); }  ///< false at the start
+
   Tensor weight;               ///< [num_features] of 1, or undefined
   Tensor bias;                 ///< [num_features] of 0, or undefined
   Tensor running_mean;         ///< [num_features] of 0, or undefined
@@ -45,10 +51,13 @@ class BatchNorm : public Module {
   void count_batch();
   /// Weight and bias; constants without affine.
   std::pair<Tensor, Tensor> weight_and_bias(const Tensor& x) const;
+  /// The forward of a synchronised batch, out of plain ops.
+  Tensor forward_over_ranks(const Tensor& x, const BatchNormOptions& options);
 
   std::int64_t num_features_;
   Options options_;
   int rank_;
+  std::function<Tensor(const Tensor&)> all_reduce_;
 };
 
 /// torch.nn.BatchNorm2d over [N, C, H, W].

@@ -111,6 +111,12 @@ Module& Module::child(std::size_t index) const {
   return *reinterpret_cast<Module*>(reinterpret_cast<char*>(const_cast<Module*>(this)) + child.offset);
 }
 
+const detail::ModuleBox& Module::owned_child(std::size_t index) const {
+  LOCKSTEP_CHECK(children_[index].owned, ValueError, "owned_child", "expected '{}' of {} to be owned on the heap",
+                 children_[index].name, type_name());
+  return *children_[index].owned;
+}
+
 // ---- Recursion.
 
 void Module::visit_modules(const std::string& prefix,

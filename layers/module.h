@@ -121,6 +121,9 @@ class Module {
   void to(Device device);
   /// Converts parameters and floating-point buffers, in the same way. Throws DTypeError unless `dtype` is floating.
   void to(DType dtype);
+  /// Replaces each parameter and buffer by `convert` of it (torch's _apply); what was one tensor stays one, and what
+  /// takes part in training goes on doing so. Nothing is replaced if a call throws.
+  void convert_tensors(const std::function<Tensor(const Tensor&)>& convert);
   /// Drops the gradients of all parameters.
   void zero_grad();
   /// Makes all parameters take part in training, or none.
@@ -165,6 +168,8 @@ class Module {
   /// Owned children and registered members alike, in order.
   std::size_t num_children() const { return children_.size(); }
   Module& child(std::size_t index) const;  ///< in order of registration
+  /// The box of a child that was registered in one. Throws ValueError for a data member.
+  const detail::ModuleBox& owned_child(std::size_t index) const;
 
  private:
   struct TensorMember {
@@ -182,8 +187,6 @@ class Module {
   std::ptrdiff_t offset_of(const std::string& name, const void* member) const;
   /// Calls `visit(prefix, module)` in the order of named_modules(); the prefix ends in a dot.
   void visit_modules(const std::string& prefix, const std::function<void(const std::string&, Module&)>& visit) const;
-  /// Replaces each parameter and buffer by `convert` of it; what was one tensor stays one.
-  void convert_tensors(const std::function<Tensor(const Tensor&)>& convert);
   void replace_with_clones();
 
   template <std::derived_from<Module> M>

@@ -8,8 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 cuda=false
 packages=(g++ cmake ninja-build ca-certificates python3
-  libdnnl-dev libfmt-dev nlohmann-json3-dev libcurl4-openssl-dev libarchive-dev  # the library
-  libcli11-dev libbenchmark-dev catch2)                                          # examples and benchmarks; tests
+  libdnnl-dev libfmt-dev nlohmann-json3-dev libcurl4-openssl-dev libarchive-dev libopenmpi-dev openmpi-bin  # the library
+  libcli11-dev libbenchmark-dev catch2)  # examples and benchmarks; tests
 for argument in "$@"; do
   case $argument in
     --dev)

@@ -10,6 +10,15 @@ namespace lockstep {
 
 bool GradContext::needs(int i) const { return static_cast<bool>(node_.inputs()[static_cast<std::size_t>(i)]); }
 
+Tensor GradContext::empty(int i, const Shape& shape, const TensorOptions& options) const {
+  detail::Node* input = node_.inputs()[static_cast<std::size_t>(i)].get();
+  if (input && input->is_leaf()) {
+    Tensor lent = static_cast<detail::LeafNode&>(*input).lend_destination(shape, options);
+    if (lent.defined()) return lent;
+  }
+  return Tensor::empty(shape, options);
+}
+
 void GradContext::set(int i, Tensor grad_input) {
   if (!needs(i)) return;
   if (watched_) [[unlikely]]
@@ -35,6 +44,7 @@ namespace {
 
 std::atomic<std::uint64_t> g_sequence{1};
 std::atomic<std::uint64_t> g_passes{0};
+std::atomic<std::uint64_t> g_destination_copies{0};
 constinit thread_local Node* t_dead = nullptr;
 constinit thread_local bool t_destroying = false;
 
@@ -79,9 +89,30 @@ void LeafNode::accumulate(Tensor contribution) {
     grad.add_(contribution);
     return;
   }
+  lent_ = false;
+  if (destination_.defined()) {
+    grad = std::exchange(destination_, {});
+    if (contribution.data_ptr() != grad.data_ptr()) {
+      grad.copy_(contribution);
+      g_destination_copies.fetch_add(1, std::memory_order_relaxed);
+    }
+    return;
+  }
   contribution = contribution.to(layout_);
   grad = is_exclusive(contribution) ? std::move(contribution) : contribution.clone();
 }
+
+Tensor LeafNode::lend_destination(const Shape& shape, const TensorOptions& options) {
+  if (!destination_.defined() || lent_ || grad.defined() || destination_.shape() != shape ||
+      destination_.dtype() != options.dtype || destination_.device() != options.device ||
+      destination_.layout() != options.layout) {
+    return {};
+  }
+  lent_ = true;
+  return destination_;
+}
+
+std::uint64_t grad_destination_copies() { return g_destination_copies.load(std::memory_order_relaxed); }
 
 void attach(const Tensor& output, Node* node, std::span<const Tensor* const> inputs) {
   IntrusivePtr<Node> owned(node);

@@ -34,6 +34,9 @@ class GradContext {
 
   /// Whether input `i` (in the order given to record) needs a gradient.
   bool needs(int i) const;
+  /// Memory for the gradient of input `i`, contents undefined: where that leaf wants it (set_grad_destination) if this
+  /// is its first gradient, new memory otherwise. For gradients that are parameters' more often than not.
+  Tensor empty(int i, const Shape& shape, const TensorOptions& options) const;
   /// Hands over the gradient of input `i`; ignored if that is not needed.
   void set(int i, Tensor grad);
 
@@ -119,6 +122,13 @@ class LeafNode final : public Node {
   void run(GradContext&) override {}
   void accumulate(Tensor grad) override;
 
+  void set_destination(Tensor destination) {
+    destination_ = std::move(destination);
+    lent_ = false;
+  }
+  /// The destination, once for each time that it is free.
+  Tensor lend_destination(const Shape& shape, const TensorOptions& options);
+
   void add_hook(std::function<void()> hook) { hooks_.push_back(std::move(hook)); }
   void announce() {
     for (const auto& hook : hooks_) hook();
@@ -131,8 +141,14 @@ class LeafNode final : public Node {
   Shape shape_;
   DType dtype_;
   Layout layout_;
+  Tensor destination_;  // where the next first gradient goes, if someone wants it in a place of his own
+  bool lent_ = false;   // an op is writing it there
   std::vector<std::function<void()>> hooks_;
 };
+
+/// How many gradients had to be copied to their destination, in this process so far: ops that write it there
+/// themselves, by GradContext::empty, need no copy.
+std::uint64_t grad_destination_copies();
 
 template <class Backward>
 class OpNode final : public Node {

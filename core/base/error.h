@@ -59,6 +59,11 @@ class StateDictError : public Error {
   using Error::Error;
 };
 
+/// Ranks that do not agree on what they do together, one that is gone, or a transport that fails.
+class CommError : public Error {
+  using Error::Error;
+};
+
 /// Memory could not be had. The message says how much was asked for and how much is in use.
 class OutOfMemoryError : public Error {
   using Error::Error;

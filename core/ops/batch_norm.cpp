@@ -102,8 +102,8 @@ Tensor normalize(const char* op, const Tensor& x_any, const Tensor& weight_any, 
            Tensor grad_residual;
            if (ctx.needs(3)) grad_residual = reuse ? grad : Tensor::empty(grad.shape(), grad.options());
            Tensor grad_x = reuse && !ctx.needs(3) ? grad : Tensor::empty(grad.shape(), grad.options());
-           Tensor grad_w = Tensor::empty({channels}, per_channel);
-           Tensor grad_b = Tensor::empty({channels}, per_channel);
+           Tensor grad_w = ctx.empty(1, {channels}, per_channel);
+           Tensor grad_b = ctx.empty(2, {channels}, per_channel);
            dispatch_floating(op, grad, [&]<class T>(auto on) {
              using C = Compute<T>;
              const Tensor scratch = detail::workspace(grad, kernels::batch_norm_workspace(on, rows, channels));

@@ -94,8 +94,8 @@ Tensor convolve(const char* op, const Tensor& x_any, const Tensor& weight_any, c
              }
              dispatch_floating(op, grad, [&]<class T>(auto on) {
                if (ctx.needs(1) || ctx.needs(2)) {
-                 Tensor grad_w = Tensor::empty({shape.k, shape.c / shape.groups, shape.r, shape.s}, last);
-                 Tensor grad_b = ctx.needs(2) ? Tensor::empty({shape.k}, {grad.dtype(), grad.device()}) : Tensor();
+                 Tensor grad_w = ctx.empty(1, {shape.k, shape.c / shape.groups, shape.r, shape.s}, last);
+                 Tensor grad_b = ctx.needs(2) ? ctx.empty(2, {shape.k}, {grad.dtype(), grad.device()}) : Tensor();
                  const Tensor scratch =
                      detail::workspace(grad, kernels::conv2d_backward_weight_workspace<T>(on, shape));
                  kernels::conv2d_backward_weight<T>(on, shape, x.get(op).data<T>(), grad.data<T>(), grad_w.data<T>(),

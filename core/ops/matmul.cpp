@@ -63,13 +63,13 @@ Tensor multiply_weights(const char* op, const Tensor& x, const Tensor& weight, c
                  ctx.set(0, std::move(grad_x));
                }
                if (ctx.needs(1)) {
-                 Tensor grad_w = Tensor::empty(saved_w.shape(), saved_w.options());
+                 Tensor grad_w = ctx.empty(1, saved_w.shape(), saved_w.options());
                  kernels::gemm<T>(on, true, false, out, in, rows, grad.data<T>(), out, saved_x.data<T>(), in,
                                   Compute<T>(0), grad_w.data<T>(), in);
                  ctx.set(1, std::move(grad_w));
                }
                if (ctx.needs(2)) {
-                 Tensor grad_b = Tensor::empty({out}, {grad.dtype(), grad.device()});
+                 Tensor grad_b = ctx.empty(2, {out}, {grad.dtype(), grad.device()});
                  const Tensor scratch = detail::workspace(grad, kernels::reduce_sum_workspace(on, 1, rows, out));
                  kernels::reduce_sum<T>(on, 1, rows, out, grad.data<T>(), Compute<T>(1), grad_b.data<T>(),
                                         scratch.data_ptr());

@@ -17,6 +17,7 @@
 #include <lockstep/kernels/batch_gather.h>
 #include <lockstep/kernels/cuda/emulation/emulation.h>
 #include <lockstep/kernels/gemm.h>
+#include <lockstep/kernels/tree_sum.h>
 #include <lockstep/tests/cuda/cuda_test.h>
 #include <lockstep/tests/support/check_op.h>
 
@@ -70,6 +71,8 @@ void run_everything(DType dtype, Pick&& pick) {
 void run_what_is_no_op() {
   const DeviceBuffer<float> a(random_elements<float>(12)), b(random_elements<float>(20)), c(15);
   kernels::tiled_gemm(cuda_stream(), false, false, 3, 5, 4, a.data(), 4, b.data(), 5, 0.0f, c.data(), 5);
+  const TreePart<float> parts[] = {{a.data(), 0}, {b.data(), 0}};
+  kernels::tree_sum<float>(cuda_stream(), 12, parts, c.data());
   const std::int64_t pixels = 32 * 32, batch = 4;
   const DeviceBuffer<std::uint8_t> images(std::vector<std::uint8_t>(batch * pixels * 3, 7));
   const DeviceBuffer<std::int64_t> labels(std::vector<std::int64_t>{4, 5, 6, 7}), index({1, 3, 0, 2}),

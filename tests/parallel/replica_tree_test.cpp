@@ -137,6 +137,23 @@ TEST_CASE("a rank sends one sum where ranks are a power of two that divides the 
   }
 }
 
+TEST_CASE(
+    "a rank sends one sum of a whole subtree that the last replica cuts short, and several of what is no subtree") {
+  const auto sent = [](Run run, std::int64_t replicas) {
+    std::vector<float> sums;
+    std::vector<int> levels;
+    sum_run(run, std::vector<float>(static_cast<std::size_t>(replicas), 1.0f), replicas, sums, levels);
+    return sums.size();
+  };
+  CHECK(sent({4, 7}, 7) == 1);
+  CHECK(sent({4, 6}, 6) == 1);
+  CHECK(sent({8, 13}, 13) == 1);
+  CHECK(sent({0, 5}, 5) == 1);
+  CHECK(sent({4, 7}, 8) == 2);
+  CHECK(sent({1, 3}, 4) == 2);
+  CHECK(sent({3, 7}, 7) == 2);
+}
+
 TEST_CASE("the CPU kernel sums arrays of any size along the tree, in place too") {
   int problems = 0;
   for (const std::int64_t n : {0, 1, 7, 1023, 1024, 1025, 50000}) {

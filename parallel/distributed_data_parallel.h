@@ -50,6 +50,7 @@ class DistributedDataParallel {
   /// after it reduces the sum. Until then the parameters' grad() does not show them.
   class NoSync {
    public:
+    /// backward() reduces nothing from here on; the destructor ends that. `ddp` must outlive it.
     explicit NoSync(DistributedDataParallel& ddp);
     ~NoSync();
     NoSync(const NoSync&) = delete;

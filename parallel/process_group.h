@@ -107,6 +107,7 @@ class ProcessGroup {
   std::uint64_t bytes_sent() const { return bytes_sent_.load(std::memory_order_relaxed); }
 
  protected:
+  /// The end of rank `rank` of `size`, which computes on `device`.
   ProcessGroup(int rank, int size, Device device) : rank_(rank), size_(size), device_(device) {}
 
   /// Starts a call whose arguments have been checked.

@@ -29,31 +29,34 @@ __device__ void load_grads(const T* grad_y, const T* y, const TilePlace& at, std
   }
 }
 
-template <int V>
+template <int kValues, int V>
 struct SlabGradsShared {
-  cuda::ValuesShared<2, V> values;
+  cuda::ValuesShared<kValues, V> values;
   cuda::PairsShared<V> pairs;
 };
 
 /// sums and products [slabs, channels]: Σ g and Σ g · (x − mean) over each slab's rows, g being grad_y behind the
-/// ReLU. Stores g in grad_residual, and g · invstd · weight in grad_x, unless null.
-template <class T, int V>
+/// ReLU. Stores g in grad_residual unless null, and g · invstd · weight in grad_x if kGradX (else the scale needs no
+/// registers).
+template <bool kGradX, class T, int V>
 __global__ void __launch_bounds__(cuda::kTileThreads, 2)
     slab_grads_kernel(ChannelTiles tiles, const T* x, const T* y, const T* grad_y, const float* mean,
                       const float* invstd, const float* weight, T* grad_x, T* grad_residual, float* sums,
                       float* products) {
-  cuda::PairsShared<V>& shared = cuda::block_shared<SlabGradsShared<V>>().pairs;
+  constexpr int kValues = kGradX ? 2 : 1;
+  cuda::PairsShared<V>& shared = cuda::block_shared<SlabGradsShared<kValues, V>>().pairs;
   const TilePlace at = cuda::tile_place<V>(tiles);
-  float values[2][V] = {};
-  auto& [center, scale] = values;
-  cuda::share_values(tiles, at, cuda::block_shared<SlabGradsShared<V>>().values, values, [&](float(&loaded)[2][V]) {
-    cuda::load_array(mean + at.channel, loaded[0]);
-    if (!grad_x) return;
-    float factor[V];
-    cuda::load_array(invstd + at.channel, loaded[1]);
-    cuda::load_array(weight + at.channel, factor);
-    for (int v = 0; v < V; ++v) loaded[1][v] *= factor[v];
-  });
+  float values[kValues][V] = {};
+  cuda::share_values(tiles, at, cuda::block_shared<SlabGradsShared<kValues, V>>().values, values,
+                     [&](float(&loaded)[kValues][V]) {
+                       cuda::load_array(mean + at.channel, loaded[0]);
+                       if constexpr (kGradX) {
+                         float factor[V];
+                         cuda::load_array(invstd + at.channel, loaded[1]);
+                         cuda::load_array(weight + at.channel, factor);
+                         for (int v = 0; v < V; ++v) loaded[1][v] *= factor[v];
+                       }
+                     });
   float sum[V] = {}, product[V] = {};
   for (std::int64_t row = at.first; row < at.end; row += cuda::kTileRows<T> * at.step) {
     TileRows<T, V> rows, grads;
@@ -65,12 +68,12 @@ __global__ void __launch_bounds__(cuda::kTileThreads, 2)
         for (int v = 0; v < V; ++v) {
           const float g = cuda::to_compute(grads.values[i][v]);
           sum[v] += g;
-          product[v] = fmaf(g, cuda::to_compute(rows.values[i][v]) - center[v], product[v]);
-          if (grad_x) grads.values[i][v] = T(g * scale[v]);
+          product[v] = fmaf(g, cuda::to_compute(rows.values[i][v]) - values[0][v], product[v]);
+          if constexpr (kGradX) grads.values[i][v] = T(g * values[1][v]);
         }
       }
     }
-    if (grad_x) grads.store(grad_x, at, row, tiles.channels);
+    if constexpr (kGradX) grads.store(grad_x, at, row, tiles.channels);
   }
   for (int v = 0; v < V; ++v) {
     shared.first[v][threadIdx.x] = sum[v];
@@ -153,8 +156,12 @@ void reduce_grads(CudaStream stream, std::int64_t rows, std::int64_t channels, c
         channels,
         [&]<int V>() {
           const ChannelTiles tiles = cuda::reduction_tiles<T>(rows, channels, V);
-          cuda::launch<SlabGradsShared<V>>(tiles.config(stream), slab_grads_kernel<T, V>, tiles, x, y, grad_y, mean,
-                                           invstd, weight, grad_x, grad_residual, sums, sums + tiles.slabs * channels);
+          const auto run = [&]<bool kGradX>() {
+            cuda::launch<SlabGradsShared<kGradX ? 2 : 1, V>>(tiles.config(stream), slab_grads_kernel<kGradX, T, V>,
+                                                             tiles, x, y, grad_y, mean, invstd, weight, grad_x,
+                                                             grad_residual, sums, sums + tiles.slabs * channels);
+          };
+          grad_x ? run.template operator()<true>() : run.template operator()<false>();
           return tiles.slabs;
         },
         x, y, grad_y, mean, invstd, weight, grad_x, grad_residual);

@@ -58,12 +58,14 @@ elseif(lockstep_cuda STREQUAL "EMULATED")
     message(FATAL_ERROR "LOCKSTEP_CUDA=EMULATED: expected no ThreadSanitizer, whose hooks the emulation needs for itself")
   endif()
   find_package(Boost REQUIRED COMPONENTS context)
+  set(LOCKSTEP_KERNEL_OPTIONS "" CACHE STRING "Further compiler options of the emulated kernels alone")
   set(LOCKSTEP_INSTALL OFF)  # for tests only
 endif()
 
 # lockstep_kernel_sources(<target> <file>...): adds .cu files. Emulated ones get a call at each memory access, from the
 # instrumentation that ThreadSanitizer uses; its library is not linked. Optimisations that join or split
-# accesses are off. Counters of coverage, where asked for, are atomic, so that they are not taken for the kernel's own memory.
+# accesses are off. Counters of coverage, where asked for, are atomic, so that they are not taken for the kernel's own memory;
+# the preset kernel-coverage keeps what would move or join branches before they are counted off as well.
 function(lockstep_kernel_sources target)
   if(lockstep_cuda STREQUAL "OFF")
     return()
@@ -74,6 +76,6 @@ function(lockstep_kernel_sources target)
     set_source_files_properties(${ARGN} TARGET_DIRECTORY ${target} PROPERTIES
       LANGUAGE CXX
       COMPILE_DEFINITIONS LOCKSTEP_EMULATED_KERNELS
-      COMPILE_OPTIONS "-O2;-fno-tree-vectorize;-fno-tree-sra;-fno-store-merging;-fno-sanitize=all;-fsanitize=thread;-fprofile-update=atomic;--param=tsan-instrument-func-entry-exit=0")
+      COMPILE_OPTIONS "-O2;-fno-tree-vectorize;-fno-tree-sra;-fno-store-merging;-fno-sanitize=all;-fsanitize=thread;-fprofile-update=atomic;--param=tsan-instrument-func-entry-exit=0;${LOCKSTEP_KERNEL_OPTIONS}")
   endif()
 endfunction()

@@ -14,9 +14,15 @@ A bug is a block of such a file:
     -the text that is replaced, which the file must hold exactly once (line breaks and indentation aside)
     +the text that takes its place
 
-The copy, its build and the results live in build/mutants. Each bug is built there, without optimisation to speak of, and the
-tests that are not slow run until one fails: those named, those of the file and the module it is in, then the rest, the quickest
-first. Exits with 1 if fewer than 95 % are caught.
+Above its first bug a file may say what its bugs need:
+
+    build: emulated           (the kernels on emulated CUDA devices; without this line: the CPU alone)
+    modules: cuda emulated    (whose tests are built and run; without this line: all)
+    without: cuda.training    (tests that are not run, for the time they take)
+
+The copy, its builds and the results live in build/mutants. Each bug is built there and the tests that are not slow run until one
+fails, up to their first failure: those named, those of the file and the module it is in, then the rest, the quickest first. Exits
+with 1 if fewer than 95 % are caught.
 """
 import argparse
 import dataclasses
@@ -34,16 +40,32 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "mutants"
-SOURCE, BUILD = WORK / "source", WORK / "build"
+SOURCE = WORK / "source"
 RESULTS, TABLE = WORK / "results.json", WORK / "table.md"
 WANTED_PERCENT = 95
 MAX_MEMORY = 8 << 30  # bytes of address space of a test: a planted bug may ask for all there is
+SKIPPED = 77  # what a test returns where it lacks something
 CONFIGURE = ["-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS_RELEASE=-O1", "-DLOCKSTEP_INSTALL=OFF",
              "-DLOCKSTEP_BUILD_EXAMPLES=OFF", "-DLOCKSTEP_BUILD_BENCHMARKS=OFF"]
 
 
+BUILDS = {"cpu": [], "emulated": ["-DLOCKSTEP_CUDA=EMULATED"]}  # further options
+
+
 class Failure(Exception):
     """Ends the script with its text."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """What the bugs of a set need."""
+    name: str = "cpu"
+    modules: tuple = ()  # all if empty
+    without: tuple = ()
+
+    @property
+    def folder(self):
+        return WORK / self.name
 
 
 @dataclasses.dataclass
@@ -52,6 +74,7 @@ class Mutant:
     name: str
     kind: str
     file: str
+    build: Build
     tests: list = dataclasses.field(default_factory=list)
     old: list = dataclasses.field(default_factory=list)
     new: list = dataclasses.field(default_factory=list)
@@ -70,8 +93,15 @@ class Mutant:
 @dataclasses.dataclass
 class Test:
     name: str
-    program: str
+    command: list
+    folder: str
+    environment: dict
+    limited: bool  # in memory; emulated devices reserve far more addresses than they use, and have limits of their own
     seconds: float = 0.0
+
+    @property
+    def program(self):
+        return pathlib.Path(self.command[0]).name
 
 
 def read_mutants(sets):
@@ -80,18 +110,26 @@ def read_mutants(sets):
         path = ROOT / "tests" / "mutants" / f"{name}.txt"
         if not path.exists():
             raise Failure(f"there is no {path.relative_to(ROOT)}")
+        needs, first = Build(), len(mutants)
         for number, line in enumerate(path.read_text().splitlines(), 1):
             where = f"{path.relative_to(ROOT)}:{number}"
             if header := re.fullmatch(r"\[(\w+)\] ([\w -]+): (\S+)", line):
-                mutants.append(Mutant(where, *header.groups()))
+                mutants.append(Mutant(where, *header.groups(), needs))
             elif not line or line.startswith("#"):
                 continue
-            elif mutants and line.startswith("tests: "):
+            elif len(mutants) == first and line.startswith("build: ") and line[7:] in BUILDS:
+                needs = dataclasses.replace(needs, name=line[7:])
+            elif len(mutants) == first and line.startswith("modules: "):
+                needs = dataclasses.replace(needs, modules=tuple(line.split()[1:]))
+            elif len(mutants) == first and line.startswith("without: "):
+                needs = dataclasses.replace(needs, without=tuple(line.split()[1:]))
+            elif len(mutants) > first and line.startswith("tests: "):
                 mutants[-1].tests = line.split()[1:]
-            elif mutants and line[0] in "-+":
+            elif len(mutants) > first and line[0] in "-+":
                 (mutants[-1].old if line[0] == "-" else mutants[-1].new).append(line[1:])
             else:
-                raise Failure(f"{where}: expected '[name] kind: file', 'tests: ', '-' or '+', got: {line}")
+                raise Failure(f"{where}: expected '[name] kind: file', 'tests: ', '-' or '+', above them "
+                              f"'build: ' ({' or '.join(BUILDS)}), 'modules: ' or 'without: ', got: {line}")
     names = [mutant.name for mutant in mutants]
     for name in {name for name in names if names.count(name) > 1}:
         raise Failure(f"two mutants are called {name}")
@@ -155,52 +193,63 @@ def copy_sources():
     return whole.hexdigest()
 
 
-def build(targets, jobs):
-    code, output = run(["ninja", "-C", BUILD, f"-j{jobs}", *targets])
+def make(build, targets, jobs):
+    code, output = run(["ninja", "-C", build.folder, f"-j{jobs}", *targets])
     return code == 0, output
 
 
 def run_test(test, timeout):
     """What happened: 'passed', 'failed' or 'timeout'."""
     def limit():
-        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
-    code, _ = run(["ctest", "--test-dir", BUILD, "-R", f"^{re.escape(test.name)}$", "--no-tests=error"], timeout,
-                  preexec_fn=limit)
-    return {0: "passed", None: "timeout"}.get(code, "failed")
+        if test.limited:
+            resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    code, _ = run([*test.command, "--abort"], timeout, preexec_fn=limit, cwd=test.folder, env=os.environ | test.environment)
+    return {0: "passed", SKIPPED: "passed", None: "timeout"}.get(code, "failed")
 
 
-def prepare(kept, screen, jobs):
-    """Builds the copy as it is and runs all its tests, which must pass; returns them with the seconds that each took."""
-    tree = copy_sources()
-    BUILD.mkdir(exist_ok=True)
-    os.environ.setdefault("CCACHE_BASEDIR", str(WORK))
-    screen.status("building the copy")
-    started = time.monotonic()
-    code, output = run(["cmake", "-S", SOURCE, "-B", BUILD, *CONFIGURE])
+def find_tests(build):
+    """The tests that are not slow; others look at sources and installations, not at programs of ours."""
+    code, output = run(["ctest", "--test-dir", build.folder, "--show-only=json-v1", "-LE", "slow"])
     if code != 0:
-        raise Failure(f"configuring failed:\n{output}")
-    built, output = build([], jobs)
-    if not built:
-        raise Failure(f"the sources do not build:\n{output[-3000:]}")
-    screen.line(f"built the copy in {time.monotonic() - started:.0f} s")
-
-    code, output = run(["ctest", "--test-dir", BUILD, "--show-only=json-v1", "-LE", "slow"])
+        raise Failure(f"ctest failed:\n{output}")
     tests = []
     for entry in json.loads(output)["tests"]:
-        program = pathlib.Path(entry["command"][0]).name
-        if re.fullmatch(r"lockstep_\w+_tests", program):  # the others look at sources and installations
-            tests.append(Test(entry["name"], program))
-    if kept.get("tree") == tree:
-        for test in tests:
-            test.seconds = kept["seconds"][test.name]
-    else:
-        for test in tests:
+        program = pathlib.Path(entry.get("command", [""])[0]).name  # none where it was not built
+        found = re.fullmatch(r"lockstep_(\w+)_tests", program)
+        if found and (not build.modules or found[1] in build.modules) and entry["name"] not in build.without:
+            properties = {one["name"]: one["value"] for one in entry["properties"]}
+            tests.append(Test(entry["name"], entry["command"], properties["WORKING_DIRECTORY"],
+                              dict(pair.split("=", 1) for pair in properties["ENVIRONMENT"]), build.name == "cpu"))
+    return tests
+
+
+def prepare(build, tree, kept, screen, jobs):
+    """Builds the copy as it is and runs all its tests, which must pass; returns them with the seconds that each took."""
+    build.folder.mkdir(exist_ok=True)
+    os.environ.setdefault("CCACHE_BASEDIR", str(WORK))
+    screen.status(f"building the copy ({build.name})")
+    started = time.monotonic()
+    code, output = run(["cmake", "-S", SOURCE, "-B", build.folder, *CONFIGURE, *BUILDS[build.name]])
+    if code != 0:
+        raise Failure(f"configuring failed:\n{output}")
+    built, output = make(build, [f"lockstep_{module}_tests" for module in build.modules], jobs)
+    if not built:
+        raise Failure(f"the sources do not build:\n{output[-3000:]}")
+    screen.line(f"built the copy ({build.name}) in {time.monotonic() - started:.0f} s")
+    tests = find_tests(build)
+
+    known = kept["seconds"] if kept.get("tree") == tree else {}
+    seconds = known.setdefault(build.name, {})
+    kept.update(tree=tree, seconds=known)
+    for test in tests:
+        if test.name not in seconds:
             screen.status(f"without a bug: {test.name}")
             started = time.monotonic()
             if run_test(test, 900) != "passed":
                 raise Failure(f"{test.name} fails without any planted bug")
-            test.seconds = time.monotonic() - started
-    kept.update(tree=tree, seconds={test.name: test.seconds for test in tests})
+            seconds[test.name] = time.monotonic() - started
+            save(kept)
+        test.seconds = seconds[test.name]
     screen.line(f"{len(tests)} tests pass without a bug in {sum(test.seconds for test in tests):.0f} s: "
                 "what a surviving bug costs")
     return tests
@@ -229,7 +278,7 @@ def try_mutant(mutant, tests, jobs, screen):
     try:
         for test in in_order(mutant, tests):
             screen.status(f"{mutant.name}: building {test.program}")
-            built, output = build([test.program], jobs)
+            built, output = make(mutant.build, [test.program], jobs)
             if not built:
                 return {"outcome": "invalid", "test": "", "output": output[-3000:]}
             screen.status(f"{mutant.name}: {test.name}")
@@ -242,6 +291,7 @@ def try_mutant(mutant, tests, jobs, screen):
 
 
 def try_all(mutants, kept, tests, jobs, screen):
+    """`tests`: those of each build."""
     results = kept["results"]
     digests = {mutant.name: hashlib.sha256(mutated(mutant).encode()).hexdigest() for mutant in mutants}
     left = [mutant for mutant in mutants if not (results.get(mutant.name, {}).get("digest") == digests[mutant.name] and
@@ -249,7 +299,7 @@ def try_all(mutants, kept, tests, jobs, screen):
     begin = time.monotonic()
     for number, mutant in enumerate(left, 1):
         started = time.monotonic()
-        result = try_mutant(mutant, tests, jobs, screen)
+        result = try_mutant(mutant, tests[mutant.build], jobs, screen)
         result.update(seconds=time.monotonic() - started, digest=digests[mutant.name])
         results[mutant.name] = result
         save(kept)
@@ -323,8 +373,9 @@ def main():
         for mutant in mutants:
             kept["results"].pop(mutant.name, None)
     screen = Screen()
-    tests = prepare(kept, screen, arguments.jobs)
-    save(kept)
+    tree = copy_sources()
+    builds = dict.fromkeys(mutant.build for mutant in mutants)  # in order
+    tests = {build: prepare(build, tree, kept, screen, arguments.jobs) for build in builds}
     try_all(mutants, kept, tests, arguments.jobs, screen)
     return 0 if report(mutants, kept["results"]) else 1
 

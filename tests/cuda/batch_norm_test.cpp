@@ -9,7 +9,10 @@ namespace {
 
 struct Case {
   std::int64_t rows, channels;
-  std::int64_t offset = 0;  ///< of all buffers, in elements
+  std::int64_t offset = 0;  ///< in elements, of all buffers
+  int only = -1;            ///< or of this one alone
+
+  std::int64_t offset_of(int buffer) const { return only < 0 || buffer == only ? offset : 0; }
 };
 
 // Rows around a chunk of a thread, a slab and several slabs; channels for one lane, for all, for several blocks beside
@@ -92,9 +95,12 @@ struct Parameters {
 struct DeviceParameters {
   DeviceBuffer<float> mean, invstd, weight, bias;
 
-  explicit DeviceParameters(const Case& c) : DeviceParameters(Parameters<float>(c.channels), c.offset) {}
-  DeviceParameters(const Parameters<float>& p, std::int64_t offset)
-      : mean(p.mean, offset), invstd(p.invstd, offset), weight(p.weight, offset), bias(p.bias, offset) {}
+  explicit DeviceParameters(const Case& c) : DeviceParameters(c, Parameters<float>(c.channels)) {}
+  DeviceParameters(const Case& c, const Parameters<float>& p)
+      : mean(p.mean, c.offset_of(0)),
+        invstd(p.invstd, c.offset_of(1)),
+        weight(p.weight, c.offset_of(2)),
+        bias(p.bias, c.offset_of(3)) {}
 };
 
 template <class V>
@@ -114,9 +120,9 @@ template <class T>
 Gradients<T> backward(const Case& c, const Variant& v, bool training, const std::vector<T>& x, const std::vector<T>& y,
                       const std::vector<T>& grad_y) {
   const std::int64_t n = c.rows * c.channels;
-  const DeviceBuffer<T> input(x, c.offset), output(y, c.offset), grad(grad_y, c.offset);
-  const DeviceBuffer<T> grad_x(n, c.offset), grad_residual(n, c.offset);
-  const DeviceBuffer<float> grad_weight(c.channels, c.offset), grad_bias(c.channels, c.offset);
+  const DeviceBuffer<T> input(x, c.offset_of(4)), output(y, c.offset_of(5)), grad(grad_y, c.offset_of(6));
+  const DeviceBuffer<T> grad_x(n, c.offset_of(7)), grad_residual(n, c.offset_of(8));
+  const DeviceBuffer<float> grad_weight(c.channels, c.offset_of(9)), grad_bias(c.channels, c.offset_of(10));
   const DeviceParameters p(c);
   const auto scratch = workspace(c);
   const auto& residual_target = v.in_place ? grad : grad_residual;
@@ -135,7 +141,7 @@ Gradients<T> backward(const Case& c, const Variant& v, bool training, const std:
 /// A term of the sums behind a gradient is below 8, of which `rows` are summed: in runs of at most 256 in float.
 template <class T>
 void check_backward(const Case& c, const Variant& v, bool training) {
-  CAPTURE(c.rows, c.channels, c.offset, v.relu, v.residual, v.in_place, training);
+  CAPTURE(c.rows, c.channels, c.offset, c.only, v.relu, v.residual, v.in_place, training);
   const std::int64_t n = c.rows * c.channels;
   const auto x = random_elements<T>(n, -2, 2, 5), y = random_elements<T>(n, -1, 1, 6),
              grad_y = random_elements<T>(n, -1, 1, 7);
@@ -201,6 +207,12 @@ TEST_CASE("batch_norm_statistics on CUDA keeps its accuracy far from zero and be
   const auto [mean, variance] = statistics(c, std::vector<float>(x.size(), 0.1f));
   CHECK(mean == std::vector<float>(8, 0.1f));
   CHECK(variance == std::vector<float>(8, 0.0f));
+  // Even where the mean that deviations are taken from is rounded, and their squares are too small for float.
+  const Case tiny{20'000, 1};
+  const auto [small_mean, small_variance] = statistics(tiny, std::vector<float>(20'000, 0.1f * 0x1p-49f));
+  CHECK(small_mean[0] == 0.1f * 0x1p-49f);
+  CHECK(small_variance[0] == 0.0f);
+  CHECK_FALSE(std::signbit(small_variance[0]));
 }
 
 TEST_CASE("batch_norm_statistics on CUDA passes NaN and infinity on to their channel only") {
@@ -239,11 +251,13 @@ TEST_CASE("batch_norm_update_running and batch_norm_invstd on CUDA have the bits
 
 TEMPLATE_TEST_CASE("batch_norm_apply on CUDA agrees with the CPU's", "", float, float16, bfloat16) {
   if (!have_cuda()) return;
-  for (const Case& c : kCases) {
+  std::vector<Case> cases(std::begin(kCases), std::end(kCases));
+  for (int only = 0; only <= 6; ++only) cases.push_back({40, 16, 1, only});
+  for (const Case& c : cases) {
     for (const bool relu : {false, true}) {
       for (const int target : {0, 1, 2, 3}) {  // y is a buffer of its own (0 without a residual), x, the residual
         if (target > 1 && c.rows > 2000) continue;
-        CAPTURE(c.rows, c.channels, c.offset, relu, target);
+        CAPTURE(c.rows, c.channels, c.offset, c.only, relu, target);
         const bool has_residual = target != 0;
         const std::int64_t n = c.rows * c.channels;
         const auto x = random_elements<TestType>(n, -2, 2, 5), residual = random_elements<TestType>(n, -1, 1, 6);
@@ -254,7 +268,8 @@ TEMPLATE_TEST_CASE("batch_norm_apply on CUDA agrees with the CPU's", "", float, 
                                           p.weight.data(), p.bias.data(), has_residual ? wide_residual.data() : nullptr,
                                           relu, expected.data());
         const DeviceParameters on_device(c);
-        const DeviceBuffer<TestType> input(x, c.offset), added(residual, c.offset), fresh(n, c.offset);
+        const DeviceBuffer<TestType> input(x, c.offset_of(4)), added(residual, c.offset_of(5)),
+            fresh(n, c.offset_of(6));
         const auto& y = target == 2 ? input : target == 3 ? added : fresh;
         kernels::batch_norm_apply<TestType>(cuda_stream(), c.rows, c.channels, input.data(), on_device.mean.data(),
                                             on_device.invstd.data(), on_device.weight.data(), on_device.bias.data(),
@@ -275,6 +290,26 @@ TEMPLATE_TEST_CASE("batch_norm_backward on CUDA agrees with the CPU's", "", floa
       check_backward<TestType>(c, v, false);
     }
   }
+}
+
+TEST_CASE("The gradients of batch_norm on CUDA take any one buffer that is not aligned for vectors") {
+  if (!have_cuda()) return;
+  for (int only = 0; only <= 10; ++only) {
+    for (const Variant& v : {Variant{true, false, false}, Variant{true, true, false}}) {
+      check_backward<float>({40, 16, 1, only}, v, true);
+      check_backward<float>({40, 16, 1, only}, v, false);
+    }
+  }
+}
+
+TEST_CASE("batch_norm on CUDA accepts no channels") {
+  if (!have_cuda()) return;
+  const auto [mean, variance] = statistics(Case{5, 0}, std::vector<float>());
+  CHECK(mean.empty());
+  CHECK(variance.empty());
+  kernels::batch_norm_apply<float>(cuda_stream(), 5, 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, true,
+                                   nullptr);
+  CHECK(backward<float>({5, 0}, {true, true, false}, true, {}, {}, {}).x.empty());
 }
 
 TEST_CASE("batch_norm on CUDA accepts no rows") {

@@ -3,6 +3,7 @@
 #include <limits>
 #include <numeric>
 
+#include <lockstep/core/base/error.h>
 #include <lockstep/kernels/common/element_types.h>
 #include <lockstep/tests/cuda/cuda_test.h>
 
@@ -10,6 +11,9 @@ using namespace lockstep;
 using namespace lockstep::testing;
 
 namespace {
+
+constexpr DType kDTypes[] = {DType::float32,  DType::float64, DType::float16,
+                             DType::bfloat16, DType::int64,   DType::uint8};
 
 template <class E>
 std::vector<E> random_bits(std::int64_t n) {
@@ -102,10 +106,23 @@ TEMPLATE_TEST_CASE("CUDA copy_strided copies the CPU's bits", "", std::uint8_t, 
   boxes.push_back(permuted({3, 4, 5, 40, 20}, {0, 4, 2, 1, 3}, {0, 1, 2, 3, 4}));
   boxes.push_back(permuted({2, 3, 2, 2, 1, 3, 2, 4}, {7, 6, 5, 4, 3, 2, 1, 0}, {0, 1, 2, 3, 4, 5, 6, 7}));
   for (const std::int64_t width : {16, 17, 24, 6}) {  // rows of a wider matrix, both ways
-    box = permuted({40, width}, {0, 1}, {0, 1});
-    box.source_strides[0] = 48;
+    for (const std::int64_t stride : {48, 49}) {
+      box = permuted({40, width}, {0, 1}, {0, 1});
+      box.source_strides[0] = stride;
+      boxes.push_back(box);
+      std::swap(box.source_strides[0], box.target_strides[0]);
+      boxes.push_back(box);
+    }
+  }
+  for (const auto& [source_stride, target_stride] : {std::pair{3, 1}, {1, 2}}) {  // single elements of one side
+    box = permuted({100}, {0}, {0});
+    box.source_strides[0] = source_stride;
+    box.target_strides[0] = target_stride;
     boxes.push_back(box);
-    std::swap(box.source_strides[0], box.target_strides[0]);
+    box = permuted({30, 40}, {0, 1}, {0, 1});
+    box.source_strides[0] = box.target_strides[0] = 150;
+    box.source_strides[1] = source_stride;
+    box.target_strides[1] = target_stride;
     boxes.push_back(box);
   }
   box = permuted({30, 7, 16}, {0, 1, 2}, {0, 1, 2});  // repeats
@@ -147,8 +164,6 @@ TEST_CASE("CUDA transposes between NCHW and NHWC and back") {
 
 TEST_CASE("CUDA casts between all dtypes give the CPU's bits") {
   if (!have_cuda()) return;
-  constexpr DType kDTypes[] = {DType::float32,  DType::float64, DType::float16,
-                               DType::bfloat16, DType::int64,   DType::uint8};
   int pairs = 0;
   for (const DType from : kDTypes) {
     for (const DType to : kDTypes) {
@@ -191,20 +206,32 @@ TEST_CASE("CUDA casts keep NaN and infinities") {
   check(double{}, DType::float64);
 }
 
+TEST_CASE("CUDA copies and casts of nothing, and a copy from nowhere") {
+  if (!have_cuda()) return;
+  for (const DType from : kDTypes) {
+    for (const DType to : kDTypes) kernels::cast(cuda_stream(), 0, from, nullptr, to, nullptr);
+  }
+  synchronize(kCuda);
+  const DeviceBuffer<float> target(10);
+  CHECK_THROWS_AS(kernels::copy_strided(cuda_stream(), permuted({10}, {0}, {0}), 4, nullptr, target.data()),
+                  DeviceError);
+}
+
 TEST_CASE("CUDA fill sets every element of every dtype and nothing else") {
   if (!have_cuda()) return;
-  for (const DType dtype :
-       {DType::float32, DType::float64, DType::float16, DType::bfloat16, DType::int64, DType::uint8}) {
+  for (const DType dtype : kDTypes) {
     kernels::with_dtype(dtype, [&]<class T>(T) {
       for (const std::int64_t n : {0, 1, 15, 16, 17, 1000}) {
         for (const std::int64_t offset : {0, 1}) {
-          CAPTURE(name(dtype), n, offset);
-          const std::vector<T> before(static_cast<std::size_t>(n + 2), converted<T>(std::vector<double>{1.0})[0]);
-          const DeviceBuffer<T> target(before, offset);
-          kernels::fill(cuda_stream(), n, dtype, 42.0, target.data() + 1);
-          auto expected = before;
-          kernels::fill(kOnCpu, n, dtype, 42.0, expected.data() + 1);
-          CHECK(same_bits(target.download(), expected));
+          for (const double value : {42.0, 1.0 + 0x1p-11 + 0x1p-40}) {  // the second is rounded, upwards in one step
+            CAPTURE(name(dtype), n, offset, value);
+            const std::vector<T> before(static_cast<std::size_t>(n + 2), converted<T>(std::vector<double>{3.0})[0]);
+            const DeviceBuffer<T> target(before, offset);
+            kernels::fill(cuda_stream(), n, dtype, value, target.data() + 1);
+            auto expected = before;
+            kernels::fill(kOnCpu, n, dtype, value, expected.data() + 1);
+            CHECK(same_bits(target.download(), expected));
+          }
         }
       }
     });

@@ -103,6 +103,8 @@ TEMPLATE_TEST_CASE("CUDA cross_entropy of probabilities agrees with the CPU's in
           for (std::size_t row = 0; row < static_cast<std::size_t>(s.rows); ++row) {
             wide_t[row * static_cast<std::size_t>(s.classes) + 2] = 0.0f;
             wide_x[row * static_cast<std::size_t>(s.classes) + 2] = -kInf<float>;
+            wide_t[row * static_cast<std::size_t>(s.classes) + 1] = 0.0f;  // nor does it at the largest logit
+            wide_x[row * static_cast<std::size_t>(s.classes) + 1] = 6.5f;
           }
         }
         const auto x = converted<T>(wide_x), t = converted<T>(wide_t);

@@ -173,6 +173,52 @@ TEMPLATE_TEST_CASE("CUDA binary ops broadcast as the CPU's do", "", float, float
   std::printf("CUDA broadcasts: %d\n", cases);
 }
 
+TEMPLATE_TEST_CASE("CUDA binary ops take operands of any strides, and any one buffer that is not aligned", "", float,
+                   float16, bfloat16) {
+  if (!have_cuda()) return;
+  using T = TestType;
+  struct Strides {
+    std::int64_t row, column;
+  };
+  const std::int64_t rows = 10, columns = 32;
+  for (const Strides& of_a : {Strides{32, 1}, {0, 1}, {33, 1}, {1, 10}, {70, 2}}) {
+    for (const Strides& of_b : {Strides{32, 1}, {32, 0}, {33, 1}, {1, 10}}) {
+      for (const int unaligned : {0, 1, 2, 3}) {  // none, a, b, out
+        CAPTURE(of_a.row, of_a.column, of_b.row, of_b.column, unaligned);
+        BroadcastShape shape;
+        shape.rank = 2;
+        shape.sizes[0] = rows;
+        shape.sizes[1] = columns;
+        shape.a_strides[0] = of_a.row;
+        shape.a_strides[1] = of_a.column;
+        shape.b_strides[0] = of_b.row;
+        shape.b_strides[1] = of_b.column;
+        const auto a = random_elements<T>(700), b = random_elements<T>(700, 0.5, 2, 1);
+        const DeviceBuffer<T> a_there(a, unaligned == 1), b_there(b, unaligned == 2), out(320, unaligned == 3);
+        kernels::binary<T>(cuda_stream(), BinaryOp::sub, shape, a_there.data(), b_there.data(), out.data());
+        std::vector<double> expected(320);
+        kernels::binary<double>(kOnCpu, BinaryOp::sub, shape, converted<double>(a).data(), converted<double>(b).data(),
+                                expected.data());
+        CHECK(close_to(out.download(), expected, error_bound<T>(1)));
+      }
+    }
+  }
+  const auto a = random_elements<T>(320), b = random_elements<T>(320, 0.5, 2, 1);
+  BroadcastShape equal;
+  equal.rank = 1;
+  equal.sizes[0] = 320;
+  equal.a_strides[0] = equal.b_strides[0] = 1;
+  std::vector<double> expected(320);
+  kernels::binary<double>(kOnCpu, BinaryOp::mul, equal, converted<double>(a).data(), converted<double>(b).data(),
+                          expected.data());
+  for (const int unaligned : {0, 1, 2, 3}) {
+    CAPTURE(unaligned);
+    const DeviceBuffer<T> a_there(a, unaligned == 1), b_there(b, unaligned == 2), out(320, unaligned == 3);
+    kernels::binary<T>(cuda_stream(), BinaryOp::mul, equal, a_there.data(), b_there.data(), out.data());
+    CHECK(close_to(out.download(), expected, error_bound<T>(1)));
+  }
+}
+
 TEMPLATE_TEST_CASE("CUDA binary ops, affine and add_scaled over equal operands", "", float, float16, bfloat16) {
   if (!have_cuda()) return;
   using T = TestType;

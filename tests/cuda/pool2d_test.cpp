@@ -174,6 +174,17 @@ TEMPLATE_TEST_CASE("adaptive_avg_pool2d on CUDA agrees with the CPU's", "", floa
   }
 }
 
+TEST_CASE("adaptive_avg_pool2d on CUDA loops over more large windows than there are blocks") {
+  if (!have_cuda()) return;
+  const std::int64_t n = 16'500, h = 6, w = 6;
+  check_average<float>(
+      n * h * w, n, 0, 40,
+      [&]<class T>(auto on, const T* x, T* y) { kernels::adaptive_avg_pool2d_forward<T>(on, n, h, w, 1, 1, 1, x, y); },
+      [&]<class T>(auto on, const T* g, T* grad_x) {
+        kernels::adaptive_avg_pool2d_backward<T>(on, n, h, w, 1, 1, 1, g, grad_x);
+      });
+}
+
 TEST_CASE("A pooled sum has the same bits whatever the buffers' alignment") {
   if (!have_cuda()) return;
   const std::int64_t n = 1, h = 9, w = 11, c = 64;

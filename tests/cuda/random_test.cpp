@@ -48,7 +48,8 @@ TEMPLATE_TEST_CASE("CUDA uniform draws stay below the upper bound", "", float, f
   const std::int64_t n = 4000;
   const DeviceBuffer<T> out(n);
   int clamped = 0;
-  for (const auto& [low, high] : {std::pair{0.0f, 1.0f}, {-1.0f, 0.0f}, {-2.0f, -1.0f}, {0.0f, 0.3f}, {5.0f, 5.0f}}) {
+  for (const auto& [low, high] :
+       {std::pair{0.0f, 1.0f}, {-1.0f, 0.0f}, {-2.0f, -1.0f}, {0.0f, 0.1f}, {0.0f, 0.3f}, {0.0f, 0.7f}, {5.0f, 5.0f}}) {
     CAPTURE(low, high);
     kernels::fill_uniform<T>(cuda_stream(), n, low, high, kSeed, kStream, out.data());
     float largest = -10, smallest = 10;
@@ -65,6 +66,9 @@ TEMPLATE_TEST_CASE("CUDA uniform draws stay below the upper bound", "", float, f
     }
     ++clamped;
   }
+  // Half the draws of a range between neighbours would round to the upper one.
+  kernels::fill_uniform<T>(cuda_stream(), n, 1.0f, 1.0f + 0x1p-23f, kSeed, kStream, out.data());
+  CHECK(same_bits(out.download(), std::vector<T>(static_cast<std::size_t>(n), T(1.0f))));
   std::printf("CUDA uniform ranges: %d\n", clamped);
 }
 

@@ -18,10 +18,10 @@ struct Sizes {
 };
 // Rows for a warp, a block and several blocks; columns in vectors and single ones, few and many, with n in parts.
 const Sizes kSizes[] = {
-    {0, 3, 2},    {2, 0, 3},    {3, 0, 1},     {1, 1, 1},     {1, 15, 1},    {3, 17, 1},     {33, 32, 1},
-    {9, 1000, 1}, {2, 1024, 1}, {2, 1025, 1},  {3, 1032, 1},  {1, 8191, 1},  {1, 40'001, 1}, {2, 50'000, 1},
-    {1, 100, 3},  {1, 9001, 3}, {1, 3000, 64}, {1, 77, 513},  {2, 150, 130}, {4, 3, 1000},   {7, 9, 5},
-    {3, 1, 20},   {1, 4, 3000}, {1, 2000, 16}, {1, 300, 256}, {5, 2, 8},     {2, 5, 2},
+    {0, 3, 2},      {2, 0, 3},    {2, 3, 0},    {3, 0, 1},     {1, 1, 1},     {1, 15, 1},    {3, 17, 1},
+    {33, 32, 1},    {9, 1000, 1}, {2, 1024, 1}, {2, 1025, 1},  {3, 1032, 1},  {1, 8191, 1},  {1, 40'001, 1},
+    {2, 50'000, 1}, {1, 100, 3},  {1, 9001, 3}, {1, 3000, 64}, {1, 77, 513},  {2, 150, 130}, {4, 3, 1000},
+    {7, 9, 5},      {3, 1, 20},   {1, 4, 3000}, {1, 2000, 16}, {1, 300, 256}, {5, 2, 8},     {2, 5, 2},
 };
 
 /// The sum that follows `before`, with a workspace of the size asked for, whose contents are irrelevant.
@@ -151,8 +151,14 @@ TEMPLATE_TEST_CASE("CUDA reduce_max_backward sends the gradient to the index", "
 TEMPLATE_TEST_CASE("CUDA topk orders by value, then index, NaN first", "", float, float16, bfloat16) {
   if (!have_cuda()) return;
   using T = TestType;
-  for (const auto& [rows, n, k] :
-       {std::tuple{0, 5, 2}, {1, 1, 1}, {3, 10, 5}, {20, 17, 17}, {2, 3000, 1}, {2, 1000, 20}, {1, 9000, 5}}) {
+  for (const auto& [rows, n, k] : {std::tuple{0, 5, 2},
+                                   {3, 10, 0},
+                                   {1, 1, 1},
+                                   {3, 10, 5},
+                                   {20, 17, 17},
+                                   {2, 3000, 1},
+                                   {2, 1000, 20},
+                                   {1, 9000, 5}}) {
     CAPTURE(rows, n, k);
     auto x = random_values<float>(rows * n, -20, 20);
     for (float& v : x) v = std::round(v);

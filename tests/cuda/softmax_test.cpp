@@ -14,9 +14,9 @@ struct Sizes {
 };
 // Rows for a warp, for a block, and for a larger block that may or may not keep all of one or two; whole vectors and
 // not.
-constexpr Sizes kSizes[] = {{0, 10},   {3, 1},    {5, 10},     {33, 31},    {9, 32},     {8, 33},
-                            {4, 257},  {2, 1000}, {2, 1024},   {2, 1025},   {3, 1032},   {2, 4097},
-                            {1, 8192}, {2, 8200}, {1, 12'289}, {1, 24'576}, {2, 24'584}, {1, 26'001}};
+constexpr Sizes kSizes[] = {{0, 10},   {3, 0},      {3, 1},      {5, 10},     {33, 31},   {9, 32},   {8, 33},
+                            {4, 257},  {2, 1000},   {2, 1024},   {2, 1025},   {3, 1032},  {2, 4097}, {1, 8192},
+                            {2, 8200}, {1, 12'289}, {1, 24'576}, {2, 24'584}, {1, 26'001}};
 
 template <class T>
 using Forward = void (*)(CudaStream, std::int64_t, std::int64_t, const T*, T*);

@@ -45,8 +45,8 @@ void check_product(const Product& p, bool transpose_a, bool transpose_b, float b
 
 TEST_CASE("The tiled product agrees with the CPU's for any sizes, transposes and strides") {
   if (!have_cuda()) return;
-  const Product products[] = {{1, 1, 1},          {128, 128, 8},   {129, 127, 9, 1}, {33, 200, 31, 4}, {7, 5, 0},
-                              {3, 260, 17, 0, 1}, {64, 64, 40, 3}, {0, 5, 3},        {5, 0, 3}};
+  const Product products[] = {{1, 1, 1},       {128, 128, 8},      {129, 127, 9, 1}, {33, 200, 31, 4}, {7, 5, 0},
+                              {33, 40, 31, 1}, {3, 260, 17, 0, 1}, {64, 64, 40, 3},  {0, 5, 3},        {5, 0, 3}};
   for (const Product& p : products) {
     for (const bool transpose_a : {false, true}) {
       for (const bool transpose_b : {false, true}) {
@@ -55,6 +55,14 @@ TEST_CASE("The tiled product agrees with the CPU's for any sizes, transposes and
       }
     }
   }
+}
+
+TEST_CASE("A grid beyond the device's limit is refused, the kernel named") {
+  if (!have_cuda()) return;
+  CHECK_THROWS_WITH(kernels::tiled_gemm(cuda_stream(), false, false, 128LL << 16, 128LL << 15, 0, nullptr, 0, nullptr,
+                                        0, 0.0f, nullptr, 0),
+                    Catch::Contains("tiled_gemm_kernel") && Catch::Contains("grid (2147483648, 1, 1)"));
+  check_product({3, 5, 4}, false, false, 0);  // nothing stays behind
 }
 
 TEST_CASE("The tiled product does not read C where beta is 0, and passes NaN on") {

@@ -87,13 +87,13 @@ std::string compare(const std::string& what, const Tensor& got, const Tensor& ex
 }
 
 /// The bits of the result and of all gradients in float32.
-std::vector<std::vector<float>> bits_of(const Sample& sample) {
-  const std::vector<Tensor> leaves = make_leaves(sample, DType::float32);
+std::vector<std::vector<float>> bits_of(const Sample& sample, DType dtype = DType::float32, Device device = kCpu) {
+  const std::vector<Tensor> leaves = make_leaves(sample, dtype, device);
   const Tensor y = sample.run(leaves);
   y.backward(make_weights(y));
-  std::vector<std::vector<float>> bits = {y.to_vector<float>()};
+  std::vector<std::vector<float>> bits = {y.to(DType::float32).to_vector<float>()};
   for (std::size_t i = 0; i < leaves.size(); ++i) {
-    if (is_differentiable(sample, i)) bits.push_back(leaves[i].grad().to_vector<float>());
+    if (is_differentiable(sample, i)) bits.push_back(leaves[i].grad().to(DType::float32).to_vector<float>());
   }
   return bits;
 }
@@ -294,6 +294,10 @@ DeterminismCheck check_determinism(const Sample& sample, Determinism determinism
   }
   set_num_threads(threads_before);
   return result;
+}
+
+bool repeats_its_bits(const Sample& sample, DType dtype, Device device) {
+  return same_bits(bits_of(sample, dtype, device), bits_of(sample, dtype, device));
 }
 
 }  // namespace lockstep::test

@@ -150,6 +150,9 @@ struct DeterminismCheck {
 };
 DeterminismCheck check_determinism(const Sample& sample, Determinism determinism);
 
+/// Whether a second run of forward and backward on a device gives the bits of the first.
+bool repeats_its_bits(const Sample& sample, DType dtype, Device device);
+
 /// The sample's inputs as leaves of that dtype, for runs of one's own.
 std::vector<Tensor> make_leaves(const Sample& sample, DType dtype, Device device = kCpu);
 

@@ -58,5 +58,6 @@ TEMPLATE_TEST_CASE("batch_gather on CUDA has the bits of the CPU's", "", float, 
   check_gather<TestType>(4, 0, 64, 3, 0, 0, true);
   check_gather<TestType>(3, 2, 0, 3, 0, 0, true);            // labels alone
   check_gather<TestType>(2, 3, 96 * 96 + 1, 3, 0, 0, true);  // several blocks for an image, the last not full
+  check_gather<TestType>(2, 3, 96 * 96, 3, 0, 0, true);      // likewise in vectors
   check_gather<TestType>(2, 20'000, 1, 4, 0, 0, true);       // more images than blocks
 }

@@ -48,7 +48,7 @@ TEMPLATE_TEST_CASE("the CUDA tree sum has the CPU's bits, any size, alignment an
         kernels::tree_sum<T>(cuda_stream(), n, there, to);
         const auto actual = in_place ? buffers.back().download() : out.download();
         CAPTURE(levels.size(), n, offset);
-        CHECK(std::memcmp(actual.data(), expected.data(), actual.size() * sizeof(T)) == 0);
+        CHECK((n == 0 || std::memcmp(actual.data(), expected.data(), actual.size() * sizeof(T)) == 0));
         ++cases;
       }
     }

@@ -65,14 +65,12 @@ Outcome train(const TrainerOptions& options, const DataLoader& loader, std::int6
   return outcome;
 }
 
-/// All GPUs, or as many CPU devices as there are processors for the replicas.
-std::vector<Device> all_devices(std::int64_t replicas) {
+/// All GPUs, or as many CPU devices as there are processors, but at most one for each replica.
+std::vector<Device> all_devices(Device::Type type, std::int64_t replicas) {
+  const bool on_cuda = type == Device::Type::cuda;
+  const std::int64_t there = on_cuda ? cuda_device_count() : num_threads();
   std::vector<Device> devices;
-  for (int i = 0; i < cuda_device_count() && i < replicas; ++i) devices.push_back({Device::Type::cuda, i});
-  while (cuda_device_count() == 0 &&
-         static_cast<std::int64_t>(devices.size()) < std::min<std::int64_t>(replicas, num_threads())) {
-    devices.push_back(kCpu);
-  }
+  for (int i = 0; i < std::min(replicas, there); ++i) devices.push_back(on_cuda ? Device{type, i} : kCpu);
   return devices;
 }
 
@@ -81,10 +79,12 @@ std::vector<Device> all_devices(std::int64_t replicas) {
 int main(int argc, char** argv) try {
   TrainerOptions options;
   std::int64_t replicas = 4, steps = 20;
+  std::string device_name = "auto";
   CLI::App app("Trains with one replica, and with several on one device and on all of them.");
   options.add_to(app);
   app.add_option("--replicas", replicas)->capture_default_str()->check(CLI::Range(2, 1024));
   app.add_option("--steps", steps, "Of each of the three runs")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--device", device_name, "auto, cpu or cuda")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
 
   const TrainingData data = load_data(options);
@@ -95,7 +95,7 @@ int main(int argc, char** argv) try {
                            .seed = options.seed,
                            .workers = options.workers,
                            .drop_last = true});
-  const std::vector<Device> all = all_devices(replicas), one = {all[0]};
+  const std::vector<Device> all = all_devices(parse_device(device_name).type, replicas), one = {all[0]};
   const Outcome alone = train(options, loader, classes, steps, 1, one);
   const Outcome here = train(options, loader, classes, steps, replicas, one);
   const Outcome spread = train(options, loader, classes, steps, replicas, all);

@@ -47,7 +47,7 @@ assert ddp("--replicas", "6", "--ranks", "2", "--fast")[0] != reference
 assert ddp("--replicas", "5", "--ranks", "1")[0] != reference
 assert ddp("--replicas", "6", "--ranks", "2", "--no-overlap")[0] == reference
 
-out = run(train_data_parallel, "--steps", "2", "--batch-size", "8")
+out = run(train_data_parallel, "--steps", "2", "--batch-size", "8", "--device", "cpu")
 assert "The 4 replicas gave the same bits" in out, out
 assert "replicas" in run(train_ddp, "--replicas", "1", "--ranks", "2", status=1)
 with tempfile.TemporaryDirectory() as folder:

@@ -61,7 +61,7 @@ Outcome train(const TrainerOptions& options, const DataLoader& loader, std::int6
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
   bar.finish();
   outcome.seconds = elapsed.count() / static_cast<double>(std::max<std::int64_t>(steps - 1, 1));
-  outcome.hash = hash_of(model.module().state_dict());
+  outcome.hash = sha256_of(model.module().state_dict());
   return outcome;
 }
 

@@ -104,7 +104,7 @@ void run_training(ProcessGroup& group, const TrainingData& data, const DdpOption
                     100.0 * static_cast<double>(stats.reduced_in_backward) /
                         static_cast<double>(std::max<std::int64_t>(stats.reduced, 1))));
   }
-  if (prints) print_line("SHA-256 of the weights: " + hash_of(model.state_dict()));
+  if (prints) print_line("SHA-256 of the weights: " + sha256_of(model.state_dict()));
   if (prints && !options.save.empty()) save_safetensors(options.save, model.state_dict(), {{"format", "pt"}});
 }
 

@@ -72,14 +72,4 @@ inline double test_accuracy(Module& model, const DataLoader& loader) {
   return 100.0 * static_cast<double>(correct) / static_cast<double>(loader.dataset().size());
 }
 
-/// SHA-256 of all weights and buffers: two runs with the same hash are the same bits.
-inline std::string hash_of(const StateDict& state) {
-  Sha256 sha;
-  for (const auto& [name, tensor] : state) {
-    const Tensor here = tensor.to(kCpu);
-    sha.update(here.data_ptr(), here.nbytes());
-  }
-  return sha.hex();
-}
-
 }  // namespace lockstep::examples

@@ -1,5 +1,5 @@
 // Collective operations between ranks, whatever carries them: threads of this process (LocalProcessGroup), processes
-// under MPI, GPUs under NCCL.
+// under MPI.
 #pragma once
 
 #include <atomic>
@@ -79,7 +79,7 @@ class ProcessGroup {
   int rank() const { return rank_; }         ///< of this end, in [0, size())
   int size() const { return size_; }         ///< number of ranks
   Device device() const { return device_; }  ///< where this rank computes
-  virtual std::string backend() const = 0;   ///< "local", "mpi" or "nccl"
+  virtual std::string backend() const = 0;   ///< "local" or "mpi"
 
   /// x becomes the sum (mean, maximum) of all ranks' x; the same bits on all of them.
   Work all_reduce(const Tensor& x, ReduceOp op = ReduceOp::sum);

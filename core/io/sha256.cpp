@@ -72,4 +72,13 @@ std::string Sha256::hex() const {
   return text;
 }
 
+std::string sha256_of(const StateDict& state) {
+  Sha256 sha;
+  for (const auto& [name, tensor] : state) {
+    const Tensor here = tensor.to(kCpu);
+    sha.update(here.data_ptr(), here.nbytes());
+  }
+  return sha.hex();
+}
+
 }  // namespace lockstep

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <string>
 
+#include <lockstep/core/io/state_dict.h>
+
 namespace lockstep {
 
 /// A checksum in the making.
@@ -21,5 +23,9 @@ class Sha256 {
   std::array<std::uint8_t, 64> block_{};
   std::uint64_t bytes_ = 0;
 };
+
+/// The checksum of all values of `state`, in its order and the memory order of each tensor, copied to the CPU first:
+/// two runs with the same one ended with the same bits. Names, shapes and dtypes are not part of it.
+std::string sha256_of(const StateDict& state);
 
 }  // namespace lockstep

@@ -33,7 +33,7 @@ std::string train(Device::Type type, std::int64_t replicas, int devices, int ste
     const NoGradGuard no_grad;
     losses += fmt::format("{} {} ", loss.item(), sum(model(batch.images.to(here))).item());
   }
-  return hash_of(model.state_dict()) + losses;
+  return sha256_of(model.state_dict()) + losses;
 }
 
 }  // namespace

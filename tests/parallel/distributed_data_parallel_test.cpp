@@ -43,7 +43,7 @@ Outcome train(Device::Type type, int ranks, const ReplicaOptions& options, int s
       optimizer.step();
       losses.push_back(loss.item());
     }
-    const std::string hash = hash_of(model.state_dict());
+    const std::string hash = sha256_of(model.state_dict());
     std::lock_guard lock(mutex);
     if (outcome.hash.empty()) outcome = {hash, losses, 0};
     CHECK(outcome.hash == hash);
@@ -378,7 +378,7 @@ TEST_CASE("ranks that run out of images go on with nothing until all have, for e
           }
           std::lock_guard lock(mutex);
           seen += here;
-          hashes.insert(hash_of(model.state_dict()));
+          hashes.insert(sha256_of(model.state_dict()));
           steps.insert(step);
         });
         CAPTURE(images, batch_size, ranks);
@@ -426,7 +426,7 @@ TEST_CASE("all ranks have replica 0's buffers after every step, and evaluation i
           }
         }
         std::lock_guard lock(mutex);
-        weights.insert(hash_of(model.state_dict()));
+        weights.insert(sha256_of(model.state_dict()));
       });
     }
   }

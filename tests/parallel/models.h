@@ -81,14 +81,4 @@ inline std::vector<Device::Type> device_types() {
   return {Device::Type::cpu, Device::Type::cuda};
 }
 
-/// SHA-256 over all values of a state dict, in its order.
-inline std::string hash_of(const StateDict& state) {
-  Sha256 sha;
-  for (const auto& [name, tensor] : state) {
-    const Tensor here = tensor.to(kCpu);
-    sha.update(here.data_ptr(), here.nbytes());
-  }
-  return sha.hex();
-}
-
 }  // namespace lockstep::testing

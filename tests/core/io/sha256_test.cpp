@@ -34,3 +34,20 @@ TEST_CASE("SHA-256 does not depend on how the data is cut") {
     CHECK(hash.hex() == whole);
   }
 }
+
+TEST_CASE("the checksum of a state dict is that of its values") {
+  const auto dict = [](float last) {
+    StateDict state;
+    state.insert("weight", Tensor::from(std::vector<float>{1, 2, last}, {3}));
+    state.insert("none", Tensor::zeros({0}));
+    state.insert("steps", Tensor::from(std::vector<std::int64_t>{7}, {1}));
+    return state;
+  };
+  const float floats[] = {1, 2, 3};
+  const std::int64_t steps = 7;
+  Sha256 sha;
+  sha.update(floats, sizeof(floats));
+  sha.update(&steps, sizeof(steps));
+  CHECK(sha256_of(dict(3)) == sha.hex());
+  CHECK(sha256_of(dict(4)) != sha.hex());
+}
